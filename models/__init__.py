@@ -1,0 +1,1 @@
+"""The reference tasks, one module each: data, network, training and metric."""

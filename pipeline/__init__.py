@@ -1,0 +1,1 @@
+"""The host side of edgepress: everything that may import TensorFlow."""

@@ -1,0 +1,1 @@
+"""Boards: the inventory, and the transports that reach them."""
