@@ -54,6 +54,47 @@ class ProtocolError(ValueError):
     """A message that is not of the protocol's form; the text says what was wrong and what is allowed."""
 
 
+def check_sha256(what: str, value: object) -> str:
+    """Return ``value`` when it is 64 lower-case hexadecimal digits.
+
+    Raises:
+        ProtocolError: otherwise.
+    """
+    return _matching(_SHA256, what, value, "64 lower-case hexadecimal digits")
+
+
+def check_identifier(what: str, value: object) -> str:
+    """Return ``value`` when it is a letter followed by up to 63 letters, digits or underscores."""
+    return _matching(_IDENTIFIER, what, value, "a letter, then letters, digits or underscores, 64 at most")
+
+
+def check_file_name(what: str, value: object) -> str:
+    """Return ``value`` when it can be a file's name: no separator, no leading dot, 128 characters at most."""
+    return _matching(_FILE_NAME, what, value, "letters, digits, _ . and -, not starting with a sign, 128 at most")
+
+
+def check_job_id(value: object) -> str:
+    """Return ``value`` when it is a job's id: 16 lower-case hexadecimal digits."""
+    return _matching(_JOB_ID, "job_id", value, "16 lower-case hexadecimal digits")
+
+
+def check_range(what: str, value: float, low: float, high: float) -> None:
+    """Raise ProtocolError unless ``low <= value <= high``."""
+    if not low <= value <= high:
+        raise ProtocolError(f"{what} is {value!r}; expected {low} to {high}")
+
+
+def _matching(pattern: re.Pattern[str], what: str, value: object, allowed: str) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ProtocolError(f"{what} is {_shown(value)}; expected {allowed}")
+    return value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """One flatbuffer to measure: the blob ``sha256``, opened by ``runtime`` with ``threads`` threads."""
@@ -265,36 +306,6 @@ class JobResult:
     schema: int = 1
 
 
-def check_sha256(what: str, value: object) -> str:
-    """Return ``value`` when it is 64 lower-case hexadecimal digits.
-
-    Raises:
-        ProtocolError: otherwise.
-    """
-    return _matching(_SHA256, what, value, "64 lower-case hexadecimal digits")
-
-
-def check_identifier(what: str, value: object) -> str:
-    """Return ``value`` when it is a letter followed by up to 63 letters, digits or underscores."""
-    return _matching(_IDENTIFIER, what, value, "a letter, then letters, digits or underscores, 64 at most")
-
-
-def check_file_name(what: str, value: object) -> str:
-    """Return ``value`` when it can be a file's name: no separator, no leading dot, 128 characters at most."""
-    return _matching(_FILE_NAME, what, value, "letters, digits, _ . and -, not starting with a sign, 128 at most")
-
-
-def check_job_id(value: object) -> str:
-    """Return ``value`` when it is a job's id: 16 lower-case hexadecimal digits."""
-    return _matching(_JOB_ID, "job_id", value, "16 lower-case hexadecimal digits")
-
-
-def check_range(what: str, value: float, low: float, high: float) -> None:
-    """Raise ProtocolError unless ``low <= value <= high``."""
-    if not low <= value <= high:
-        raise ProtocolError(f"{what} is {value!r}; expected {low} to {high}")
-
-
 def part_path(home: str, sha256: str) -> str:
     """Return where content is put before ``blob.commit``: on the file system of the store, under a name of its own."""
     return f"{home}/blobs/.part-{check_sha256('sha256', sha256)}"
@@ -392,14 +403,3 @@ def _options(kind: typing.Any) -> typing.Any:
     if typing.get_origin(kind) is typing.Union:
         return next(option for option in typing.get_args(kind) if option is not type(None))
     return None
-
-
-def _matching(pattern: re.Pattern[str], what: str, value: object, allowed: str) -> str:
-    if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise ProtocolError(f"{what} is {_shown(value)}; expected {allowed}")
-    return value
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
