@@ -100,7 +100,7 @@ class BudgetLine:
 class Verdict:
     """Which variant may ship.
 
-    ``meets`` maps each variant to the limits it misses (an empty tuple when it meets all); ``chosen`` is the best that
+    ``misses`` maps each variant to the limits it misses (an empty tuple when it meets all); ``chosen`` is the best that
     meets the budget, None when none does. Without a budget every VALID variant meets it.
     """
 
