@@ -180,6 +180,7 @@ class JobSpec:
 
     def __post_init__(self) -> None:
         check_identifier("metric", self.metric)
+        check_range("length of the job's name", len(self.name), 0, 200)
         check_range("number of models", len(self.models), 1, 1000)
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
@@ -272,7 +273,8 @@ class Measurement:
 class Failure:
     """Why one model has no measurement.
 
-    ``kind`` is "load", "invoke", "metric", "data", "crash", "timeout", "memory", "disk" or "runtime" (not usable).
+    ``kind`` is "load", "invoke", "metric", "data", "crash", "timeout", "memory", "disk", "runtime" (not usable) or
+    "internal" (a bug of the agent; its log has the traceback).
     ``message`` is one line; ``detail`` the last lines of the child's stderr.
     """
 
@@ -293,7 +295,7 @@ class JobFile:
 
 @dataclass(frozen=True)
 class JobResult:
-    """A finished job: each model is in ``measurements`` or in ``failures``."""
+    """A finished job: each model is in ``measurements`` or in ``failures``; in a cancelled job, those it got to."""
 
     job_id: str
     state: str
@@ -379,7 +381,8 @@ def _convert(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
         if not isinstance(value, (list, tuple)):
             raise ProtocolError(f"{where} is {_shown(value)}; expected a list")
         return tuple(_convert(typing.get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    # An integer beyond the largest float is no number for a float.
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 1023:
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ProtocolError(f"{where} is {_shown(value)}; expected {kind.__name__}")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.devices.inventory import Device
+
 Progress = Callable[[int], None]
 """Called with the number of bytes transferred since the last call."""
 
@@ -16,8 +18,11 @@ class AgentStream(Protocol):
     def write_line(self, line: bytes) -> None:
         """Send one line, newline included. Raises DeviceUnreachable when the connection is gone."""
 
-    def read_line(self) -> bytes:
-        """Return one line with its newline. Raises DeviceUnreachable at the end, when cut off or after a time-out."""
+    def read_line(self, timeout_s: float | None) -> bytes:
+        """Return one line with its newline, waiting ``timeout_s`` at most; None: as long as the far end is alive.
+
+        Raises DeviceUnreachable at the end, when cut off, or after the time-out.
+        """
 
     def close(self) -> None:
         """End the stream; safe to call twice."""
@@ -35,8 +40,23 @@ class Transport(Protocol):
         Raises DeviceFull when there is no room, another DeviceError when the connection fails.
         """
 
-    def get_file(self, remote: str, local: Path, progress: Progress) -> None:
-        """Copy the device's file ``remote`` to ``local``."""
+    def get_file(self, remote: str, local: Path, size_bytes: int, progress: Progress) -> None:
+        """Copy the device's file ``remote``, which has ``size_bytes``, to ``local``: whole or not at all.
+
+        Raises a DeviceError when it is missing or of another size, StorageError when this machine's disk is full.
+        """
 
     def close(self) -> None:
-        """Close every connection; safe to call twice."""
+        """Close every connection; safe to call twice. The next call opens them again."""
+
+
+def open_transport(device: Device) -> Transport:
+    """Return the transport that reaches ``device``; nothing is connected yet."""
+    # Imported here: the SSH client alone takes a third of a second.
+    if device.transport == "local":
+        from pipeline.devices.local import local_transport
+
+        return local_transport(device)
+    from pipeline.devices.ssh import ssh_transport
+
+    return ssh_transport(device)

@@ -1,0 +1,67 @@
+# make run    the whole line on real data, on this machine; ends with a report
+# make test   everything CI checks
+# make setup  the environments only: the host's, and one for each runtime of the agent
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ENVIRONMENTS := .venv
+HOST := $(ENVIRONMENTS)/host
+PIP := -m pip --quiet --disable-pip-version-check --no-input
+PYTEST_FLAGS ?=
+
+export PYTHONUNBUFFERED = 1
+
+.PHONY: run test check setup environments benchmarks lock clean
+.DELETE_ON_ERROR:
+
+run: setup
+	$(HOST)/bin/edgepress run configs/experiments/fashion_mnist.yaml
+
+test: setup $(HOST)/.test-installed
+	sh tests/install_tools.sh
+	$(MAKE) --no-print-directory check
+	rm -f .coverage .coverage.*
+	$(HOST)/bin/python -m pytest --cov --cov-report= $(PYTEST_FLAGS)
+	$(HOST)/bin/python -m coverage report
+
+check: $(HOST)/.test-installed
+	$(HOST)/bin/ruff check .
+	$(HOST)/bin/ruff format --check .
+	$(HOST)/bin/mypy
+
+benchmarks: setup
+	$(HOST)/bin/python -m benchmarks
+
+# The three environments share nothing, so they are made side by side.
+setup:
+	@$(MAKE) --no-print-directory -j3 environments
+
+environments: $(HOST)/.installed $(ENVIRONMENTS)/litert/.installed $(ENVIRONMENTS)/tflite_runtime/.installed
+
+$(HOST)/.installed: requirements/host.txt
+$(ENVIRONMENTS)/litert/.installed: requirements/agent-litert.txt
+$(ENVIRONMENTS)/tflite_runtime/.installed: requirements/agent-tflite_runtime.txt
+
+# The project itself is built without isolation, with the locked setuptools: nothing is fetched that has no hash.
+$(ENVIRONMENTS)/%/.installed: requirements/build.txt setup.cfg pyproject.toml
+	@echo "installing the environment $(@D)"
+	@sh requirements/make_environment.sh $(PYTHON) $(@D)
+	@$(@D)/bin/python $(PIP) install --require-hashes -r requirements/build.txt -r $(firstword $(filter-out requirements/build.txt,$(filter requirements/%,$^)))
+	@$(@D)/bin/python $(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(HOST)/.test-installed: $(HOST)/.installed requirements/test.txt
+	@echo "installing what the tests need"
+	@$(HOST)/bin/python $(PIP) install --require-hashes -r requirements/test.txt
+	@touch $@
+
+# uv resolves; pip installs. Run this after editing a .in file.
+lock:
+	$(PYTHON) -m venv $(ENVIRONMENTS)/lock
+	$(ENVIRONMENTS)/lock/bin/python $(PIP) install uv
+	cd requirements && for name in build host test agent-litert agent-tflite_runtime; do \
+	    ../$(ENVIRONMENTS)/lock/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate \
+	        --python-version 3.11 --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
+	done
+
+clean:
+	rm -rf $(ENVIRONMENTS) build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,137 @@
+"""The daemon's life: one for each home, reached through its socket, started by whoever needs it first."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from device_agent import log, server
+from device_agent.errors import AgentError
+from device_agent.home import prepare_home, socket_path
+from device_agent.probe import Probes
+
+
+def connect(home: Path) -> socket.socket | None:
+    """Return a connection to the daemon that serves ``home``, or None when there is none."""
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connected.connect(str(socket_path(home)))
+    except (FileNotFoundError, ConnectionRefusedError):
+        connected.close()
+        return None
+    except OSError as error:
+        connected.close()
+        raise AgentError(f"{socket_path(home)}: {error.strerror}") from error
+    return connected
+
+
+def connect_or_start(home: Path, pythons: Mapping[str, str]) -> socket.socket:
+    """Return a connection to the daemon that serves ``home``; start it when there is none.
+
+    Of several callers at once the first starts it and the others wait.
+
+    Raises:
+        AgentError: if it cannot be started, with the last line of its log.
+    """
+    connected = connect(home)
+    if connected:
+        return connected
+    prepare_home(home)
+    with (home / "start.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        connected = connect(home)
+        if connected:
+            return connected
+        _start_detached(home, pythons)
+        connected = connect(home)
+    if not connected:
+        raise AgentError(f"the agent did not start: {_last_line(home / 'agent.log')}")
+    return connected
+
+
+def run(home: Path, pythons: Mapping[str, str], ready_fd: int | None) -> NoReturn:
+    """Serve ``home`` until SIGTERM or SIGINT; ``ready_fd`` is closed once the socket listens.
+
+    Raises:
+        AgentError: if another daemon serves it.
+    """
+    os.umask(0o077)
+    prepare_home(home)
+    with _the_only_daemon(home), _listening(socket_path(home)) as listener:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: sys.exit(0))
+        if ready_fd is not None:
+            os.close(ready_fd)
+        log.note(f"serving {home} at {socket_path(home)}")
+        server.serve(home, listener, Probes(pythons))
+    raise AssertionError("serve() does not return")
+
+
+@contextmanager
+def _the_only_daemon(home: Path) -> Iterator[None]:
+    # A lock of the kernel: unlike a file with a process id, it ends with the daemon however that ends.
+    with (home / "agent.lock").open("a+b") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise AgentError(f"another agent (process {_process_id(lock)}) serves {home} already") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()).encode())
+        lock.flush()
+        yield
+
+
+def _process_id(lock: BinaryIO) -> str:
+    return lock.read(20).decode("ascii", errors="replace") or "unknown"
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    # Left by a daemon that was killed: whoever holds the lock may take its place.
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(64)
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _start_detached(home: Path, pythons: Mapping[str, str]) -> None:
+    """Start the daemon in a session of its own and wait until it listens or has ended."""
+    command = [sys.executable, "-m", "device_agent", "serve", "--home", str(home)]
+    command += [f"--runtime={name}={python}" for name, python in pythons.items()]
+    ready, signalled = os.pipe()
+    with (home / "agent.log").open("ab") as log_file:
+        subprocess.Popen(
+            [*command, f"--ready-fd={signalled}"],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            pass_fds=[signalled],
+            start_new_session=True,
+        )
+    os.close(signalled)
+    with os.fdopen(ready, "rb") as stream:
+        # Ends when the daemon closes its side, which it does once it listens, or by ending.
+        stream.read()
+
+
+def _last_line(path: Path) -> str:
+    with suppress(OSError):
+        lines = path.read_text(errors="replace").splitlines()
+        if lines:
+            return lines[-1]
+    return f"{path} is empty"

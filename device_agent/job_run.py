@@ -1,0 +1,151 @@
+"""One run of a job: its blocks in order, each in a child process, and the result that they add up to.
+
+Blocks that have a result on disk are not run again, so that a run can be taken up where a killed daemon left it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from device_agent.blocks import Block, Outcome, Request, blocks_in_order, outcome_from_bytes, outcome_to_bytes
+from device_agent.children import Children, Exit
+from device_agent.home import write_file
+from device_agent.probe import Probes
+from device_agent.protocol import Failure, JobFile, JobSpec, Measurement, Score, TimingBlock, to_json
+from device_agent.runtimes import UnknownRuntime
+from device_agent.sha256 import sha256_of_file
+from device_agent.worker import EXIT_DISK_FULL
+
+# stage, model, done, total
+Report = Callable[[str, str, int, int], None]
+
+
+class JobRun:
+    """Runs the blocks of one job in its folder."""
+
+    def __init__(self, home: Path, job_id: str, spec: JobSpec, probes: Probes) -> None:
+        self._home = home
+        self._job_id = job_id
+        self._spec = spec
+        self._probes = probes
+        self._children = Children()
+        self._folder = home / "jobs" / job_id
+        self._outcomes: dict[Block, Outcome] = {}
+
+    def run(self, report: Report) -> None:
+        """Run what has no result yet and call ``report`` after each block.
+
+        Raises:
+            Stopped: if ``stop`` was called.
+            OSError: if the job's folder cannot be written.
+        """
+        order = blocks_in_order(self._spec)
+        for done, block in enumerate(order, start=1):
+            if self.failure_of(block.model):
+                continue
+            kept = self._kept(block)
+            self._outcomes[block] = kept or self._run_block(block)
+            if not kept:
+                report(block.stage, self._spec.models[block.model].name, done, len(order))
+
+    def stop(self) -> None:
+        """Kill the block that runs; ``run`` then raises ``Stopped``."""
+        self._children.stop()
+
+    def failure_of(self, model: int) -> Failure | None:
+        """Return why the model at place ``model`` has no measurement, if that is known."""
+        failures = (outcome for block, outcome in self._outcomes.items() if block.model == model)
+        return next((outcome for outcome in failures if isinstance(outcome, Failure)), None)
+
+    def failures(self) -> tuple[Failure, ...]:
+        """Return the failures, one for each model that has failed."""
+        found = (self.failure_of(model) for model in range(len(self._spec.models)))
+        return tuple(failure for failure in found if failure)
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Return what was measured of the models that are finished."""
+        found = (self._measurement(model) for model in range(len(self._spec.models)))
+        return tuple(measurement for measurement in found if measurement)
+
+    def files(self) -> tuple[JobFile, ...]:
+        """Return the files of raw samples."""
+        paths = sorted(path for path in (self._folder / "files").glob("*.npy") if not path.name.startswith("."))
+        return tuple(JobFile(path.name, path.stat().st_size, sha256_of_file(path)) for path in paths)
+
+    def _measurement(self, model: int) -> Measurement | None:
+        outcomes = [outcome for block, outcome in self._outcomes.items() if block.model == model]
+        score = next((outcome for outcome in outcomes if isinstance(outcome, Score)), None)
+        if score is None:
+            return None
+        spec = self._spec.models[model]
+        return Measurement(
+            model=spec.name,
+            runtime=spec.runtime,
+            runtime_version=self._probes.info(spec.runtime).version or "",
+            threads=spec.threads,
+            blocks=tuple(outcome for outcome in outcomes if isinstance(outcome, TimingBlock)),
+            score=score,
+        )
+
+    def _kept(self, block: Block) -> Outcome | None:
+        path = self._result_path(block)
+        return outcome_from_bytes(path.read_bytes()) if path.is_file() else None
+
+    def _run_block(self, block: Block) -> Outcome:
+        unusable = self._unusable(block)
+        outcome = unusable or self._run_child(block)
+        if isinstance(outcome, Failure):
+            write_file(self._result_path(block), outcome_to_bytes(outcome))
+        return outcome
+
+    def _unusable(self, block: Block) -> Failure | None:
+        model = self._spec.models[block.model]
+        try:
+            problem = self._probes.info(model.runtime).problem
+        except UnknownRuntime as error:
+            problem = str(error)
+        return Failure(model.name, "runtime", f"{model.runtime} cannot be used: {problem}") if problem else None
+
+    def _run_child(self, block: Block) -> Outcome:
+        request = Request(str(self._home), self._job_id, self._spec, block, os.getpid())
+        request_path = self._folder / "blocks" / f"{block.name}.request.json"
+        write_file(request_path, json.dumps(to_json(request)).encode())
+        python = self._probes.python(self._spec.models[block.model].runtime)
+        # With faulthandler the last lines of a crash show where in Python it happened.
+        command = [python, "-X", "faulthandler", "-m", "device_agent.worker"]
+        ended = self._children.run(
+            [*command, str(request_path), str(self._result_path(block))], self._spec.limits.wall_s
+        )
+        return self._kept(block) or _failure_from(ended, request)
+
+    def _result_path(self, block: Block) -> Path:
+        return self._folder / "blocks" / f"{block.name}.json"
+
+
+def _failure_from(ended: Exit, request: Request) -> Failure:
+    """Say what a child that left no result died of."""
+    name, limits = request.spec.models[request.block.model].name, request.spec.limits
+    if ended.timed_out:
+        return Failure(name, "timeout", f"{request.block.stage} took longer than {limits.wall_s:g} s", ended.tail)
+    if ended.returncode == EXIT_DISK_FULL:
+        return Failure(name, "disk", f"no space left for {request.home}", ended.tail)
+    died_of = _signal_name(ended.returncode)
+    if limits.memory_mib and (died_of == "SIGKILL" or "bad_alloc" in ended.tail):
+        return Failure(name, "memory", f"more memory was needed than the limit of {limits.memory_mib} MiB", ended.tail)
+    if died_of == "SIGKILL":
+        return Failure(name, "crash", "ended with SIGKILL, as the kernel sends when memory runs out", ended.tail)
+    how = f"with {died_of}" if died_of else f"with exit status {ended.returncode} and no result"
+    return Failure(name, "crash", f"{request.block.stage} ended {how}", ended.tail)
+
+
+def _signal_name(returncode: int) -> str | None:
+    if returncode >= 0:
+        return None
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"

@@ -1,0 +1,96 @@
+"""The runtimes: one module each, its name as in YAML, found without importing any; and whose Python runs which.
+
+A runtime's module has ``version() -> str``, ``probe() -> None``, which raises unless models can really be opened, and
+``open_model(path, threads) -> Model``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from device_agent.protocol import check_identifier
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class UnknownRuntime(ValueError):
+    """A name that no module has; the text lists those that exist."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a model; ``scale`` is 0 where the tensor is not quantized."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float = 0.0
+    zero_point: int = 0
+
+
+class Model(Protocol):
+    """An opened model, its memory allocated; inputs and outputs are addressed by their place."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    def set_input(self, index: int, array: NDArray[Any]) -> None:
+        """Copy ``array``, of the input's very shape and type, into the model."""
+
+    def invoke(self) -> None:
+        """Run the model once."""
+
+    def get_output(self, index: int) -> NDArray[Any]:
+        """Return a copy of an output."""
+        ...
+
+
+class Runtime(Protocol):
+    """What the module of a runtime offers."""
+
+    def version(self) -> str:
+        """Return the version of the installed runtime."""
+        ...
+
+    def probe(self) -> None:
+        """Raise unless models can really be opened."""
+
+    def open_model(self, path: str, threads: int) -> Model:
+        """Open the file and allocate its tensors."""
+        ...
+
+
+def known() -> list[str]:
+    """Return the names of the runtimes."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(file.stem for file in files if not file.stem.startswith("_"))
+
+
+def check_known(name: str) -> str:
+    """Return ``name`` when there is such a runtime.
+
+    Raises:
+        UnknownRuntime: otherwise.
+    """
+    if name not in known():
+        raise UnknownRuntime(f'unknown runtime "{name}"; known: {", ".join(known())}')
+    return name
+
+
+def find(name: str) -> Runtime:
+    """Return the module of the runtime called ``name``."""
+    module: Any = importlib.import_module(f"device_agent.runtimes.{check_known(check_identifier('runtime', name))}")
+    runtime: Runtime = module
+    return runtime
+
+
+def python_of(name: str, chosen: Mapping[str, str]) -> str:
+    """Return the Python that runs ``name``: the one chosen, a sibling environment of that name, or our own."""
+    sibling = Path(sys.prefix).parent / name / "bin" / "python"
+    return chosen.get(name) or (str(sibling) if sibling.is_file() else sys.executable)

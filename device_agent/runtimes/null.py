@@ -1,0 +1,116 @@
+"""No runtime at all: a deterministic stand-in to test the machinery with. Its times and scores say nothing.
+
+A model is a JSON file such as ``{"input_shape": [1, 4], "output": [0.1, 0.9], "invoke_us": 100, "fault": "segfault"}``:
+
+* ``input_shape``, ``dtype`` ("float32"), ``scale`` and ``zero_point`` of the input; the output has the same type.
+* ``output``: what every invoke answers, as [1, n] in real numbers; without it the input comes back as [1, n].
+* ``invoke_us``: how long an invoke keeps the processor busy.
+* ``fault``: "segfault", "abort", "kill", "exit", "hang", "raise", "nan", "memory" or "disk", none of them simulated;
+  at the first invoke, or with ``"fault_at": "load"`` when the model is opened.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.runtimes import Model, Tensor
+
+
+def version() -> str:
+    """Return the version of the stand-in."""
+    return "1"
+
+
+def probe() -> None:
+    """Do nothing: numpy, all that is needed, has been imported."""
+
+
+def open_model(path: str, threads: int) -> Model:
+    """Open a JSON file as described above; ``threads`` changes nothing."""
+    description = json.loads(Path(path).read_bytes())
+    if description.get("fault_at") == "load":
+        _FAULTS[description["fault"]]()
+    return _NullModel(description)
+
+
+class _NullModel:
+    def __init__(self, description: dict[str, Any]) -> None:
+        dtype, shape = description.get("dtype", "float32"), tuple(description["input_shape"])
+        scale, zero_point = description.get("scale", 0.0), description.get("zero_point", 0)
+        self._input = np.zeros(shape, dtype)
+        self._output: NDArray[Any] | None = None
+        if "output" in description:
+            real = np.array([description["output"]], np.float32)
+            self._output = (real / scale + zero_point if scale else real).astype(dtype)
+        size = self._input.size if self._output is None else self._output.size
+        self.inputs: tuple[Tensor, ...] = (Tensor("input", shape, dtype, scale, zero_point),)
+        self.outputs: tuple[Tensor, ...] = (Tensor("output", (1, size), dtype, scale, zero_point),)
+        self._invoke_ns = description.get("invoke_us", 0) * 1000
+        self._fault = _FAULTS.get(description.get("fault", "")) if description.get("fault") != "nan" else self._spoil
+
+    def set_input(self, index: int, array: NDArray[Any]) -> None:
+        if array.shape != self._input.shape or array.dtype != self._input.dtype:
+            raise ValueError(f"input is {array.dtype} {array.shape}; expected {self._input.dtype} {self._input.shape}")
+        self._input[...] = array
+
+    def invoke(self) -> None:
+        if self._fault:
+            self._fault()
+        deadline = time.perf_counter_ns() + self._invoke_ns
+        while time.perf_counter_ns() < deadline:
+            pass
+
+    def get_output(self, index: int) -> NDArray[Any]:
+        return self._input.reshape(1, -1).copy() if self._output is None else self._output.copy()
+
+    def _spoil(self) -> None:
+        self._output = np.full(self.outputs[0].shape, np.nan, np.float32)
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+def _raise() -> None:
+    raise RuntimeError("the model was told to raise")
+
+
+def _hang() -> None:
+    while True:
+        signal.pause()
+
+
+def _exhaust_memory() -> None:
+    if resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY:
+        raise RuntimeError("the model was told to exhaust the memory, but there is no limit to keep the machine safe")
+    hoard = []
+    while True:
+        hoard.append(bytes(1 << 24))
+
+
+def _fill_disk() -> None:
+    with Path("/dev/full").open("wb") as file:
+        file.write(bytes(1 << 20))
+
+
+_FAULTS: dict[str, Callable[[], Any]] = {
+    "segfault": _segfault,
+    "abort": os.abort,
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda: os._exit(3),
+    "hang": _hang,
+    "raise": _raise,
+    "memory": _exhaust_memory,
+    "disk": _fill_disk,
+}

@@ -1,0 +1,97 @@
+"""A model with its data and metric, opened in a child process: what both passes begin with, and how they fail."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent import metrics, runtimes
+from device_agent.blocks import Request
+from device_agent.home import is_disk_full
+from device_agent.protocol import blob_path
+from device_agent.samples import Samples, dequantize, open_samples
+
+
+class BlockFailed(Exception):
+    """The reason why a block has no result; ``kind`` as in ``protocol.Failure``."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@contextmanager
+def failing_as(kind: str) -> Iterator[None]:
+    """Turn what goes wrong inside into ``BlockFailed(kind)``; memory and disk keep kinds of their own."""
+    try:
+        yield
+    except (BlockFailed, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise BlockFailed("disk", str(error)) from error
+        raise BlockFailed(kind, str(error) or type(error).__name__) from error
+
+
+@dataclass(frozen=True)
+class Session:
+    """An opened model, the samples in its own form, and the metric to score it with."""
+
+    model: runtimes.Model
+    samples: Samples
+    metric: metrics.Metric
+    load_ns: int
+
+    def infer(self, index: int) -> NDArray[Any]:
+        """Return the model's first output for one sample, as real numbers without the batch dimension."""
+        with failing_as("invoke"):
+            self.model.set_input(0, self.samples.input(index))
+            self.model.invoke()
+            return self.output(index)
+
+    def output(self, index: int) -> NDArray[Any]:
+        """Return what the last invoke, of the sample ``index``, has left in the first output.
+
+        Raises:
+            BlockFailed: if there is a number that is not finite.
+        """
+        output = dequantize(self.model.get_output(0), self.model.outputs[0])
+        if not np.isfinite(output).all():
+            raise BlockFailed("invoke", f"output is not finite for sample {index}")
+        return output[0] if output.ndim > 1 and output.shape[0] == 1 else output
+
+    def score(self, outputs: NDArray[Any], start: int) -> NDArray[np.float32]:
+        """Return the metric of outputs [samples, …] that belong to the samples from ``start`` on."""
+        with failing_as("metric"):
+            return self.metric(outputs, np.asarray(self.samples.labels[start : start + len(outputs)]))
+
+
+def open_session(request: Request) -> Session:
+    """Open the model of ``request``, its data and its metric.
+
+    Raises:
+        BlockFailed: of the kind "runtime", "load", "data" or "metric".
+    """
+    spec = request.spec.models[request.block.model]
+    with failing_as("metric"):
+        metric = metrics.find(request.spec.metric)
+    with failing_as("runtime"):
+        runtime = runtimes.find(spec.runtime)
+        # Imports the native library, which is not part of loading a model.
+        runtime.probe()
+    with failing_as("load"):
+        begin = time.perf_counter_ns()
+        model = runtime.open_model(request.model_path, spec.threads)
+        load_ns = time.perf_counter_ns() - begin
+    with failing_as("data"):
+        data = request.spec.data
+        inputs_path = blob_path(request.home, data.inputs_sha256)
+        labels_path = blob_path(request.home, data.labels_sha256)
+        samples = open_samples(inputs_path, labels_path, data, model.inputs)
+    return Session(model, samples, metric, load_ns)

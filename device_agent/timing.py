@@ -1,0 +1,119 @@
+"""The timing pass: how long one invoke takes, and nothing else."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.blocks import Request
+from device_agent.protocol import MeasureSpec, TimingBlock
+from device_agent.session import Session, failing_as, open_session
+
+_AGREEMENT = 0.02
+_LONGEST_WARMUP = 5
+_WARMUP_BLOCKS = 4
+
+
+def run(request: Request) -> tuple[TimingBlock, NDArray[np.int64]]:
+    """Time the model of ``request``; return the block and its raw invoke times in ns, int64 [invokes]."""
+    session = open_session(request)
+    measure = request.spec.measure
+    first_invoke_ns = _first_invoke(session)
+    with failing_as("invoke"), _without_gc():
+        warmup_invokes = warm_up(session.model.invoke, measure.warmup_s)
+        invoke_ns = time_invokes(session.model.invoke, measure)
+    block = TimingBlock(
+        process=request.block.process,
+        load_ns=session.load_ns,
+        first_invoke_ns=first_invoke_ns,
+        warmup_invokes=warmup_invokes,
+        invokes=len(invoke_ns),
+        median_ns=int(np.median(invoke_ns)),
+        peak_rss_bytes=peak_rss_bytes(),
+        file_name=request.samples_name,
+    )
+    return block, invoke_ns
+
+
+def _first_invoke(session: Session) -> int:
+    """Time the first invoke, of the first sample, and see that the metric takes what comes out of it.
+
+    That a model cannot be scored should be known before it is timed for minutes."""
+    with failing_as("invoke"):
+        session.model.set_input(0, session.samples.input(0))
+        begin = time.perf_counter_ns()
+        session.model.invoke()
+        first_invoke_ns = time.perf_counter_ns() - begin
+        output = session.output(0)
+    session.score(output[None], 0)
+    return first_invoke_ns
+
+
+def warm_up(invoke: Callable[[], None], warmup_s: float) -> int:
+    """Invoke for at least ``warmup_s`` and until the medians of two successive blocks differ by at most 2 %, at most
+    five times as long; return how often."""
+    begin, invokes, before = time.perf_counter_ns(), 0, float("inf")
+    warmup_ns = warmup_s * 1e9
+    while warmup_ns:
+        block = _invoke_for(invoke, warmup_ns / _WARMUP_BLOCKS)
+        invokes += len(block)
+        median, elapsed = float(np.median(block)), time.perf_counter_ns() - begin
+        steady = abs(median - before) <= _AGREEMENT * before
+        if elapsed >= _LONGEST_WARMUP * warmup_ns or (steady and elapsed >= warmup_ns):
+            break
+        before = median
+    return invokes
+
+
+def _invoke_for(invoke: Callable[[], None], duration_ns: float) -> list[int]:
+    clock = time.perf_counter_ns
+    deadline, taken = clock() + duration_ns, []
+    while True:
+        begin = clock()
+        invoke()
+        end = clock()
+        taken.append(end - begin)
+        if end >= deadline:
+            return taken
+
+
+def time_invokes(invoke: Callable[[], None], measure: MeasureSpec) -> NDArray[np.int64]:
+    """Time single invokes in ns until there are enough of them over long enough a time, or as many as may be."""
+    taken = np.zeros(measure.max_invokes, np.int64)
+    clock, min_invokes = time.perf_counter_ns, measure.min_invokes
+    deadline, count = clock() + measure.timing_s * 1e9, 0
+    while count < measure.max_invokes:
+        begin = clock()
+        invoke()
+        end = clock()
+        taken[count] = end - begin
+        count += 1
+        if count >= min_invokes and end >= deadline:
+            break
+    return taken[:count]
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def peak_rss_bytes() -> int:
+    """Return the largest resident set this process has had: VmHWM of ``/proc/self/status``.
+
+    Not ``getrusage``: on Linux its maximum survives an exec, and the daemon's would be in it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0

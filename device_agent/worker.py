@@ -1,0 +1,101 @@
+"""One block in a child process: ``python -m device_agent.worker REQUEST.json RESULT.json``.
+
+It runs in its runtime's own Python, in a session of its own, and ends with the daemon that started it. numpy and the
+runtime are only imported once the limits stand.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from device_agent.blocks import Outcome, Request, outcome_to_bytes
+from device_agent.home import is_disk_full, write_file
+from device_agent.protocol import Failure, from_json
+
+# What the daemon reads when not even the failure could be written (EX_IOERR of sysexits.h).
+EXIT_DISK_FULL = 74
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Do what the request says and write what came of it."""
+    request_path, result_path = sys.argv[1:]
+    request = from_json(Request, json.loads(Path(request_path).read_bytes()))
+    _die_with_the_daemon(request.daemon_pid)
+    _limit(request.spec.limits.memory_mib)
+    try:
+        write_file(Path(result_path), outcome_to_bytes(_outcome(request)))
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return EXIT_DISK_FULL if is_disk_full(error) else 1
+    return 0
+
+
+def _die_with_the_daemon(daemon_pid: int) -> None:
+    # A daemon that was killed starts the block anew: two of them would disturb each other's times.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != daemon_pid:
+        sys.exit("the daemon is gone")
+
+
+def _limit(memory_mib: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory_mib:
+        # Not RLIMIT_AS: mapped libraries and data would count, which the kernel can take back at any time.
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_mib << 20, memory_mib << 20))
+
+
+def _outcome(request: Request) -> Outcome:
+    name = request.spec.models[request.block.model].name
+    limit = request.spec.limits.memory_mib
+    try:
+        from device_agent.session import BlockFailed
+    except ImportError as error:
+        return Failure(name, "runtime", f"{sys.executable}: {_one_line(error)}")
+    try:
+        return _measure(request)
+    except BlockFailed as error:
+        return Failure(name, error.kind, _one_line(error))
+    except MemoryError:
+        return Failure(
+            name, "memory", f"more memory was needed than the limit of {limit} MiB" if limit else "no memory left"
+        )
+    except OSError as error:
+        if is_disk_full(error):
+            return Failure(name, "disk", _one_line(error))
+        raise
+
+
+def _measure(request: Request) -> Outcome:
+    from device_agent import scoring, timing
+
+    run: Any = timing.run if request.block.stage == "timing" else scoring.run
+    outcome: Outcome
+    outcome, values = run(request)
+    _write_array(request.samples_path, values)
+    return outcome
+
+
+def _write_array(path: Path, values: Any) -> None:
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, values, allow_pickle=False)
+    write_file(path, content.getvalue())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""What the host asks of one agent: take these files, run this job, tell how it goes, hand over the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from device_agent.protocol import (
+    Hello,
+    JobFile,
+    JobResult,
+    JobSpec,
+    ProtocolError,
+    check_file_name,
+    check_range,
+    job_file_path,
+    part_path,
+    to_json,
+)
+from pipeline.devices.agent_answers import AcceptedJob, AgentStatus, Done, JobState, MissingBlobs
+from pipeline.devices.agent_session import AgentSession, Message, OnEvent, open_session
+from pipeline.devices.agent_stream import printable
+from pipeline.devices.follower import Follower
+from pipeline.devices.transfers import Blob, Meter, TransferProgress, Upload, is_here, plan_upload
+from pipeline.devices.transport import Transport
+from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceUnreachable
+
+__all__ = ["AgentClient", "AgentStatus", "Blob", "TransferProgress"]
+
+ANSWER_TIMEOUT_S = 60.0
+HASHING_TIMEOUT_S = 900.0
+PATIENCE_S = 600.0
+MAX_JOB_FILE_BYTES = 1 << 30
+
+T = TypeVar("T")
+
+
+class AgentClient:
+    """A client of the agent on one device; connects at the first call, and again after a cut.
+
+    Args:
+        transport: how to reach the device; closed together with the client.
+        device_name: how messages name it.
+        wait: sleeps between attempts to connect again, given seconds.
+    """
+
+    def __init__(self, transport: Transport, device_name: str, wait: Callable[[float], None] = time.sleep) -> None:
+        self._transport = transport
+        self._device = device_name
+        self._wait = wait
+        self._session: AgentSession | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def hello(self) -> Hello:
+        """What the agent said when it was connected to; connects when it is not.
+
+        Raises:
+            DeviceError: if the device cannot be reached, or its agent speaks another version of the protocol.
+        """
+        return self._connected().hello
+
+    def close(self) -> None:
+        """Close the conversation and the transport."""
+        self._drop_session()
+        self._transport.close()
+
+    def status(self) -> AgentStatus:
+        """Return the agent's free space and jobs."""
+        return self._call(AgentStatus, "status", {})
+
+    def push(self, blobs: Sequence[Blob], progress: TransferProgress) -> int:
+        """Bring files to the device: only those it lacks, and of those only the rest when a part is there already.
+
+        Returns:
+            How many bytes were sent.
+
+        Raises:
+            DeviceFull: if there is no room; nothing is sent when that is known before.
+        """
+        uploads = self._plan({blob.sha256: blob for blob in blobs})
+        self._check_room(uploads)
+        meter = Meter(sum(upload.bytes_to_send for upload in uploads), progress)
+        meter.advance(0)
+        for upload in uploads:
+            self._send(upload, meter)
+        return meter.done_bytes
+
+    def submit(self, spec: JobSpec) -> str:
+        """Hand over a job and return its id; the same specification is the same job."""
+        return self._call(AcceptedJob, "job.submit", {"spec": to_json(spec)}).job_id
+
+    def follow(self, job_id: str, on_event: OnEvent, patience_s: float = PATIENCE_S) -> str:
+        """Call ``on_event`` with each event of a job, once and in order, until it ends; return its final state.
+
+        A cut connection is opened again, and the events go on where they were.
+
+        Raises:
+            DeviceUnreachable: if it does not come back within ``patience_s``; the job goes on without us.
+        """
+        follower = Follower(job_id, on_event)
+        while True:
+            try:
+                return self._follow_on(follower)
+            except DeviceUnreachable as error:
+                follower.note_cut()
+                if follower.missing_s >= patience_s:
+                    raise self._given_up(job_id, patience_s, error) from error
+                self._wait(follower.next_pause_s())
+
+    def result(self, job_id: str) -> JobResult:
+        """Return the result of a finished job."""
+        return self._call(JobResult, "job.result", {"job_id": job_id})
+
+    def fetch_files(self, result: JobResult, folder: Path, progress: TransferProgress) -> None:
+        """Copy the files of a finished job into ``folder``; those that are there already are not fetched again.
+
+        Raises:
+            DeviceError: if a file is not what the result announced.
+            StorageError: if this machine's disk is full.
+        """
+        wanted = [file for file in result.files if not is_here(self._checked(file), folder)]
+        meter = Meter(sum(file.size_bytes for file in wanted), progress)
+        meter.advance(0)
+        for file in wanted:
+            remote = job_file_path(self.hello.home, result.job_id, file.name)
+            self._transport.get_file(remote, folder / file.name, file.size_bytes, meter.advance)
+            if not is_here(file, folder):
+                (folder / file.name).unlink()
+                raise DeviceError(
+                    f"{self._device}: {printable(remote)} is damaged: its SHA-256 is not the one announced"
+                )
+
+    def acknowledge(self, job_id: str) -> None:
+        """Tell the agent that it may forget a finished job."""
+        self._call(Done, "job.acknowledge", {"job_id": job_id})
+
+    def cancel(self, job_id: str) -> str:
+        """Stop a job and return its state."""
+        return self._call(JobState, "job.cancel", {"job_id": job_id}).state
+
+    def _plan(self, by_hash: dict[str, Blob]) -> list[Upload]:
+        answer = self._call(MissingBlobs, "blob.missing", {"sha256": list(by_hash)}, HASHING_TIMEOUT_S)
+        unasked = [entry.sha256 for entry in answer.missing if entry.sha256 not in by_hash]
+        if unasked:
+            raise DeviceError(f"the agent on {self._device} misses {unasked[0]}, which it was not asked about")
+        return [plan_upload(by_hash[entry.sha256], entry) for entry in answer.missing]
+
+    def _check_room(self, uploads: list[Upload]) -> None:
+        if not uploads:
+            return
+        need = sum(upload.bytes_to_allocate for upload in uploads)
+        status = self.status()
+        if need > status.free_bytes:
+            raise DeviceFull(
+                f"{self._device} has no room: {need} bytes are needed, {status.free_bytes} are free in "
+                f'{printable(status.home)}; make room there, or set "home" in the device\'s file to another disk'
+            )
+
+    def _send(self, upload: Upload, meter: Meter) -> None:
+        blob = upload.blob
+        # An empty file has nothing to send, but must be there to be committed.
+        if upload.bytes_to_send or not upload.part_bytes:
+            remote = part_path(self.hello.home, blob.sha256)
+            self._transport.put_file(blob.path, remote, upload.offset, meter.advance)
+        params = {"sha256": blob.sha256, "size_bytes": upload.size_bytes}
+        self._call(Done, "blob.commit", params, HASHING_TIMEOUT_S)
+
+    def _follow_on(self, follower: Follower) -> str:
+        self._connected()
+        follower.note_connected()
+        params = {"job_id": follower.job_id, "after": follower.last_seq}
+        return self._call_once(JobState, "job.follow", params, None, follower.deliver).state
+
+    def _given_up(self, job_id: str, patience_s: float, error: DeviceUnreachable) -> DeviceUnreachable:
+        return DeviceUnreachable(
+            f"{error}; tried for {patience_s:g} s to connect to {self._device} again; job {job_id} goes on there: run "
+            f"the same command again to pick it up"
+        )
+
+    def _checked(self, file: JobFile) -> JobFile:
+        try:
+            check_file_name("file name", file.name)
+            check_range(f"size_bytes of {file.name}", file.size_bytes, 0, MAX_JOB_FILE_BYTES)
+        except ProtocolError as error:
+            raise DeviceError(f"{self._device} announces a file that is not allowed: {error}") from error
+        return file
+
+    def _call(self, answer: type[T], method: str, params: Message, timeout_s: float = ANSWER_TIMEOUT_S) -> T:
+        """Ask, once more over a fresh connection when an old one turns out to be dead: every request allows that."""
+        if self._session is not None:
+            try:
+                return self._call_once(answer, method, params, timeout_s)
+            except DeviceUnreachable:
+                self._drop_session()
+        return self._call_once(answer, method, params, timeout_s)
+
+    def _call_once(
+        self, answer: type[T], method: str, params: Message, timeout_s: float | None, on_event: OnEvent | None = None
+    ) -> T:
+        session = self._connected()
+        try:
+            return session.call(answer, method, params, timeout_s, on_event)
+        except (AgentError, DeviceFull):
+            # An answer like another: the conversation goes on.
+            raise
+        except BaseException:
+            self._drop_session()
+            raise
+
+    def _connected(self) -> AgentSession:
+        if self._session is None:
+            self._session = open_session(self._transport.open_stream(), self._device)
+        return self._session
+
+    def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        if session:
+            session.close()

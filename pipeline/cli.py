@@ -1,0 +1,149 @@
+"""The command line: parse, one call, print. The one place that turns errors into exit codes.
+
+Everything heavy is imported inside the command that needs it, so that ``edgepress --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+INTERRUPTED = 130
+BUDGET_MISSED = 3
+
+_LAZY_GROUPS = {"device": "pipeline.cli_device"}
+
+
+class LazyGroup(click.Group):
+    """A group whose sub-groups are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, those not imported yet among them."""
+        return sorted({*super().list_commands(ctx), *_LAZY_GROUPS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, importing its module when it has one of its own."""
+        if cmd_name in _LAZY_GROUPS:
+            group: click.Command = getattr(importlib.import_module(_LAZY_GROUPS[cmd_name]), cmd_name)
+            return group
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="edgepress")
+def cli() -> None:
+    """Compress a model, measure it on your own board, and learn which version may ship."""
+
+
+@cli.command()
+@click.argument("experiment", type=click.Path(path_type=Path))
+@click.option("--device", help="Measure on this device instead of the experiment's.")
+@click.option("--reuse", is_flag=True, help="Take over the measurements of an earlier run of the very same job.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
+)
+@click.option("--quiet", is_flag=True, help="Print nothing but the results.")
+@click.pass_context
+def run(ctx: click.Context, experiment: Path, device: str | None, reuse: bool, output: Path, quiet: bool) -> None:
+    """Build every variant of EXPERIMENT, measure them on the device, and write the report.
+
+    Ends with exit code 3 when no variant meets the budget, and 1 when none could be measured.
+    """
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from pipeline.cache import user_cache
+    from pipeline.config import load_experiment
+    from pipeline.experiment import Options, run_experiment
+    from pipeline.reporting.progress import NoProgress
+    from pipeline.reporting.terminal import RunDisplay, run_summary
+
+    asked = load_experiment(experiment)
+    asked = asked if device is None else replace(asked, device=device)
+    options = Options(output, user_cache(), reuse)
+    console = Console()
+    if quiet:
+        finished = run_experiment(asked, options, NoProgress())
+    else:
+        with RunDisplay(console, asked.metric) as display:
+            finished = run_experiment(asked, options, display)
+    console.print(run_summary(finished.record, console.width))
+    console.print(f"report: {finished.folder / 'report.html'}", soft_wrap=True)
+    ctx.exit(_exit_code(finished.record.verdict.chosen is not None, any(v.valid for v in finished.record.variants)))
+
+
+@cli.command()
+@click.option(
+    "--model", required=True, type=click.Path(path_type=Path), help="A .keras, .h5 or .tflite file, or a SavedModel."
+)
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="An .npz file with x_test and y_test.")
+@click.option("--metric", required=True, help="What is scored: top1 or top5.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The experiment file to write.")
+@click.option("--force", is_flag=True, help="Write over an experiment that is there already.")
+def init(model: Path, data: Path, metric: str, output: Path, force: bool) -> None:
+    """Write a commented experiment for a model and data of your own."""
+    from pipeline.starter import write_experiment
+
+    write_experiment(model, data, metric, output, force)
+    click.echo(f"wrote {output}; next: edgepress run {output}")
+
+
+@cli.command()
+@click.argument("task")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Where everything random starts."
+)
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the training data.  [default: the task's own]")
+@click.option("--data", type=click.Path(path_type=Path), help="A folder with the task's original files.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Checkpoint to write.  [default: the task's own]")
+def train(task: str, seed: int, epochs: int | None, data: Path | None, output: Path | None) -> None:
+    """Train the reference model of TASK and write its checkpoint with its provenance."""
+    from pipeline.training import train_task
+
+    train_task(task, seed, epochs, data, output, click.echo)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of an experiment file, for editors that complete YAML."""
+    import json
+
+    from pipeline.config import experiment_schema
+
+    click.echo(json.dumps(experiment_schema(), indent=2))
+
+
+def main() -> None:
+    """Run the command line; every expected fault is one message and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        click.echo("interrupted; what was finished is kept: run the same command again to go on", err=True)
+        code = INTERRUPTED
+    except Exception as error:
+        from pipeline.errors import EdgepressError
+
+        if not isinstance(error, EdgepressError):
+            raise
+        click.echo(f"edgepress: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit_code(chosen: bool, measured: bool) -> int:
+    if chosen:
+        return 0
+    return BUDGET_MISSED if measured else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Post-training quantization by TensorFlow Lite's converter.
+
+Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", 2018; the modes are those of TensorFlow's guide to post-training quantization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipeline.training_data import TrainingData
+from pipeline.yaml_file import Section
+
+
+class Settings(Section):
+    """``float16`` stores weights in half precision; ``dynamic_range`` stores them in int8 and quantizes activations
+    as they come; ``int8`` computes in integers throughout, calibrated on training samples.
+
+    ``io`` is the type of inputs and outputs of an int8 model. With ``allow_float`` an operator without an int8 kernel
+    stays in float; otherwise it is an error.
+    """
+
+    mode: Literal["float16", "dynamic_range", "int8"]
+    calibration_samples: int = Field(200, ge=1, le=100_000)
+    io: Literal["int8", "float32"] = "int8"
+    allow_float: bool = False
+
+
+def configure(converter: Any, settings: Settings, data: TrainingData) -> None:
+    """Set up ``converter`` (a ``tf.lite.TFLiteConverter``) for one mode of quantization."""
+    import tensorflow as tf
+
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if settings.mode == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif settings.mode == "dynamic_range":
+        _keep_old_kernels(converter, data)
+    else:
+        _calibrate(converter, settings, data)
+
+
+def _keep_old_kernels(converter: Any, data: TrainingData) -> None:
+    if data.runtime == "tflite_runtime":
+        # Per-channel scales make FULLY_CONNECTED version 12, which tflite-runtime 2.14 refuses.
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+
+
+def _calibrate(converter: Any, settings: Settings, data: TrainingData) -> None:
+    import tensorflow as tf
+
+    def representative_dataset() -> Iterator[list[Any]]:
+        for index in data.fixed_indices(settings.calibration_samples):
+            yield [data.inputs([index])]
+
+    converter.representative_dataset = representative_dataset
+    integer = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+    converter.target_spec.supported_ops = (
+        [integer, tf.lite.OpsSet.TFLITE_BUILTINS] if settings.allow_float else [integer]
+    )
+    if settings.io == "int8":
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8

@@ -1,0 +1,73 @@
+"""What an agent answers, as types: each is checked as it is read, so that nothing else in the host has to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from device_agent.protocol import JOB_STATES, ProtocolError, check_job_id, check_range, check_sha256
+
+
+@dataclass(frozen=True)
+class Done:
+    """The answer to a request that has no result."""
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """A job that the agent keeps."""
+
+    job_id: str
+    name: str
+    state: str
+
+
+@dataclass(frozen=True)
+class AgentStatus:
+    """What the agent is about."""
+
+    home: str
+    free_bytes: int
+    jobs: tuple[JobSummary, ...]
+
+
+@dataclass(frozen=True)
+class MissingBlob:
+    """Content that the agent lacks, and how much of it was begun."""
+
+    sha256: str
+    part_bytes: int = 0
+    part_sha256: Optional[str] = None  # noqa: UP045  from_json reads this form
+
+    def __post_init__(self) -> None:
+        check_sha256("missing sha256", self.sha256)
+        check_range("part_bytes", self.part_bytes, 0, 1 << 50)
+
+
+@dataclass(frozen=True)
+class MissingBlobs:
+    """The answer to ``blob.missing``."""
+
+    missing: tuple[MissingBlob, ...]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """The state a job is in."""
+
+    state: str
+
+    def __post_init__(self) -> None:
+        if self.state not in JOB_STATES:
+            raise ProtocolError(f"job state is {self.state!r}; expected one of {', '.join(JOB_STATES)}")
+
+
+@dataclass(frozen=True)
+class AcceptedJob(JobState):
+    """The answer to ``job.submit``."""
+
+    job_id: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_job_id(self.job_id)

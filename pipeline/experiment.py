@@ -1,0 +1,224 @@
+"""The story: config → trained model → compressed artifacts → deployment → measurement → record → report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from device_agent.protocol import Failure
+from pipeline.agent_client import AgentClient
+from pipeline.artifacts import Builder, SourceModel, check_fit
+from pipeline.cache import Cache
+from pipeline.config import Experiment, Variant
+from pipeline.devices.inventory import Device, find_device
+from pipeline.devices.transport import open_transport
+from pipeline.errors import AgentError, ModelError, StepError
+from pipeline.measuring import MeasuredJob, job_spec, measure
+from pipeline.reporting import write_reports
+from pipeline.reporting.progress import Progress
+from pipeline.results.record import Artifact, RunRecord, VariantRecord
+from pipeline.results.statistics import numbers
+from pipeline.results.verdict import judge
+from pipeline.samples import Samples, fetch_samples
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is done, as opposed to what is asked of it."""
+
+    output: Path
+    cache: Cache
+    reuse: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its record and the folder that has its reports, artifacts and raw samples."""
+
+    record: RunRecord
+    folder: Path
+
+
+def run_experiment(experiment: Experiment, options: Options, progress: Progress) -> Run:
+    """Build every variant, measure all of them in one job on the device, and write the reports.
+
+    A variant that cannot be built or measured is in the record with the reason; the others go on.
+
+    Raises:
+        EdgepressError: if nothing can be said of any variant. What was finished stays in the cache.
+    """
+    started = _utc_now()
+    device = find_device(experiment.device)
+    with AgentClient(open_transport(device), device.name) as client:
+        _check_runtime(client, experiment, device)
+        samples = _fetch(experiment, options.cache, progress)
+        variants = _build_all(experiment, samples, options.cache, progress)
+        job = _measure_all(client, experiment, variants, samples, options, progress)
+        variants = _with_numbers(experiment, variants, job)
+        for variant in variants:
+            progress.variant(variant)
+        record = _record(experiment, device, client, started, samples, variants)
+    return Run(record, _write(record, variants, job, options.output))
+
+
+def _check_runtime(client: AgentClient, experiment: Experiment, device: Device) -> None:
+    """A device that is down or lacks the runtime is told at once, not after the training."""
+    runtimes = {runtime.name: runtime for runtime in client.hello.runtimes}
+    found = runtimes.get(experiment.runtime)
+    if found is None or found.version is None:
+        usable = ", ".join(f"{name} {info.version}" for name, info in runtimes.items() if info.version) or "none"
+        reason = f": {found.problem}" if found is not None and found.problem else ""
+        raise AgentError(f"{device.name} cannot use runtime {experiment.runtime}{reason}; usable: {usable}", code=0)
+
+
+def _fetch(experiment: Experiment, cache: Cache, progress: Progress) -> Samples:
+    stage = progress.stage("fetch", unit="bytes")
+    samples = fetch_samples(experiment, cache, lambda what, done, total: stage.update(done, total or None))
+    stage.finish(samples.source)
+    return samples
+
+
+def _build_all(experiment: Experiment, samples: Samples, cache: Cache, progress: Progress) -> list[VariantRecord]:
+    cache.remove_leftovers("builds")
+    builder = Builder(experiment, samples, cache)
+    stage = progress.stage("inspect model")
+    source = builder.inspect()
+    check_fit(experiment, source, samples)
+    stage.finish(f"{source.format}, {source.inputs[0].shape[1:]} → {source.outputs[0].shape[1:]}")
+    executor = ThreadPoolExecutor(max_workers=os.cpu_count())
+    try:
+        futures = [executor.submit(_build, builder, source, variant, progress) for variant in experiment.variants]
+        return [future.result() for future in futures]
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        builder.stop()
+
+
+def _build(builder: Builder, source: SourceModel, variant: Variant, progress: Progress) -> VariantRecord:
+    stage = progress.stage(f"compress {variant.name}", 100, "%")
+    steps = tuple(str(step) for step in variant.steps)
+    artifact: Artifact | None = None
+    failure: Failure | None = None
+    from_cache = False
+    try:
+        artifact, from_cache = builder.build(source, variant, lambda share, text: stage.update(round(100 * share)))
+        stage.finish("from the cache" if from_cache else f"done, {artifact.size_bytes} bytes")
+    except (StepError, ModelError) as error:
+        failure = Failure(variant.name, "build", str(error))
+        stage.finish(f"failed: {error}")
+    record = VariantRecord(variant.name, steps, artifact, None, failure, None, (), from_cache)
+    progress.variant(record)
+    return record
+
+
+def _measure_all(
+    client: AgentClient,
+    experiment: Experiment,
+    variants: list[VariantRecord],
+    samples: Samples,
+    options: Options,
+    progress: Progress,
+) -> MeasuredJob | None:
+    built = {variant.name: variant.artifact for variant in variants if variant.artifact is not None}
+    if not built:
+        return None
+    return measure(client, job_spec(experiment, built, samples), built, samples, options.cache, options.reuse, progress)
+
+
+def _with_numbers(
+    experiment: Experiment, variants: list[VariantRecord], job: MeasuredJob | None
+) -> list[VariantRecord]:
+    if job is None:
+        return variants
+    measured = {measurement.model: measurement for measurement in job.result.measurements}
+    failed = {failure.model: failure for failure in job.result.failures}
+    baseline = measured.get(experiment.baseline)
+    finished = []
+    for variant in variants:
+        found = measured.get(variant.name)
+        reference = baseline.score.value if baseline is not None and variant.name != experiment.baseline else None
+        finished.append(
+            replace(
+                variant,
+                measurement=found,
+                failure=variant.failure or failed.get(variant.name),
+                numbers=None if found is None else numbers(found, job.samples, reference),
+                invalid_reasons=_invalid_reasons(experiment, variant.name, job),
+                reused=job.reused and found is not None,
+            )
+        )
+    return finished
+
+
+def _invalid_reasons(experiment: Experiment, name: str, job: MeasuredJob) -> tuple[str, ...]:
+    for measurement in job.result.measurements:
+        if measurement.model == name and len(measurement.blocks) < experiment.measure.processes:
+            return (f"timed in {len(measurement.blocks)} of {experiment.measure.processes} processes",)
+    return ()
+
+
+def _record(
+    experiment: Experiment,
+    device: Device,
+    client: AgentClient,
+    started: str,
+    samples: Samples,
+    variants: list[VariantRecord],
+) -> RunRecord:
+    kept = [
+        variant
+        if variant.artifact is None
+        else replace(variant, artifact=replace(variant.artifact, path=f"models/{variant.name}.tflite"))
+        for variant in variants
+    ]
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return RunRecord(
+        run_id=f"{stamp}-{experiment.name}-{secrets.token_hex(2)}",
+        experiment=experiment.name,
+        experiment_file=str(experiment.file),
+        started_utc=started,
+        finished_utc=_utc_now(),
+        device_name=device.name,
+        transport=device.transport,
+        device=client.hello.device,
+        metric=experiment.metric,
+        samples=samples.count,
+        data_source=samples.source,
+        baseline=experiment.baseline,
+        variants=tuple(kept),
+        verdict=judge(kept, experiment.budget, experiment.baseline),
+        host=_host(),
+    )
+
+
+def _write(record: RunRecord, variants: list[VariantRecord], job: MeasuredJob | None, output: Path) -> Path:
+    """Write the run's folder under a temporary name and rename it: there is no half a run."""
+    folder, part = output / record.run_id, Cache(output).subfolder("") / f".part-{record.run_id}"
+    try:
+        with Cache(output).writing(folder):
+            (part / "models").mkdir(parents=True)
+            for variant in variants:
+                if variant.artifact is not None:
+                    shutil.copyfile(variant.artifact.path, part / "models" / f"{variant.name}.tflite")
+            if job is not None:
+                shutil.copytree(job.folder, part / "samples", ignore=shutil.ignore_patterns("*.json"))
+            write_reports(record, part)
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _host() -> dict[str, str]:
+    return {"edgepress": importlib.metadata.version("edgepress"), "python": platform.python_version()}
+
+
+def _utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,207 @@
+"""From a model to a flatbuffer: conversion at a static batch of 1, and what the flatbuffer says of itself.
+
+Runs in a child process: everything here may load TensorFlow.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ModelError, StepError
+from pipeline.model_files import first_line
+from pipeline.results.record import TensorInfo
+from pipeline.training_data import TrainingData
+
+Configure = Callable[[Any], None]
+PARITY_SAMPLES = 32
+
+
+def model_tensors(model: Any) -> tuple[list[TensorInfo], list[TensorInfo]]:
+    """Return the inputs and outputs of a loaded model; unknown dimensions are 0 in their shapes."""
+    if hasattr(model, "inputs") and hasattr(model, "outputs") and model.inputs:
+        inputs = [_tensor(tensor.name, tensor) for tensor in model.inputs]
+        return inputs, [_tensor(tensor.name, tensor) for tensor in model.outputs]
+    signature = _signature(model)
+    _, keywords = signature.structured_input_signature
+    inputs = [_tensor(name, spec) for name, spec in keywords.items()]
+    return inputs, [_tensor(name, spec) for name, spec in signature.structured_outputs.items()]
+
+
+def convert(model: Any, data: TrainingData, configure: Configure) -> bytes:
+    """Return the flatbuffer of ``model`` for one sample at a time.
+
+    Args:
+        model: a Keras model or a loaded SavedModel with one input.
+        data: gives the sizes of dimensions that the model leaves open, and samples to calibrate with.
+        configure: sets up the converter.
+
+    Raises:
+        StepError: if TensorFlow cannot convert it; the message has TensorFlow's reason.
+    """
+    import tensorflow as tf
+
+    spec = _static_spec(model, data)
+    call = _signature_call(model) if not hasattr(model, "inputs") else lambda inputs: model(inputs, training=False)
+    function = tf.function(call).get_concrete_function(spec)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], _variables_holder(model))
+    configure(converter)
+    try:
+        content: bytes = converter.convert()
+    except Exception as error:  # the converter raises whatever its stages raise
+        raise StepError(f"TensorFlow cannot convert this model: {_reason(error)}") from error
+    return content
+
+
+def flatbuffer_tensors(content: bytes) -> tuple[list[TensorInfo], list[TensorInfo]]:
+    """Return the inputs and outputs of a flatbuffer.
+
+    Raises:
+        ModelError: if the content is not a flatbuffer that TensorFlow Lite can read.
+    """
+    interpreter = _interpreter(content)
+    inputs = [_detail(detail) for detail in interpreter.get_input_details()]
+    return inputs, [_detail(detail) for detail in interpreter.get_output_details()]
+
+
+def gzip_size(content: bytes) -> int:
+    """Return the size in bytes after gzip at level 9: what pruning and weight sharing show in."""
+    return len(gzip.compress(content, 9, mtime=0))
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of a flatbuffer."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def parity_db(model: Any, content: bytes, data: TrainingData) -> float | None:
+    """Return the signal-to-noise ratio in dB of the flatbuffer's outputs against the model it was converted from.
+
+    Over up to 32 fixed training samples, on this machine; None when the outputs are equal.
+
+    Raises:
+        StepError: if an output is not finite.
+    """
+    inputs = data.inputs(data.fixed_indices(PARITY_SAMPLES))
+    call = _signature_call(model) if not hasattr(model, "inputs") else lambda x: model(x, training=False)
+    expected = np.concatenate([_first_output(call(inputs[i : i + 1])) for i in range(len(inputs))])
+    found = _run(content, inputs)
+    if not np.isfinite(found).all():
+        raise StepError("the flatbuffer gives outputs that are not finite where the model's are")
+    noise = expected - found
+    if not noise.any():
+        return None
+    return float(10 * np.log10(np.square(expected).sum() / np.square(noise).sum()))
+
+
+def _first_output(outputs: Any) -> npt.NDArray[np.float64]:
+    if isinstance(outputs, dict):
+        outputs = next(iter(outputs.values()))
+    elif isinstance(outputs, list | tuple):
+        outputs = outputs[0]
+    return np.asarray(outputs, np.float64)
+
+
+def _run(content: bytes, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    interpreter = _interpreter(content)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    rows = []
+    for sample in inputs:
+        interpreter.set_tensor(source["index"], _quantized(sample[np.newaxis], source))
+        interpreter.invoke()
+        rows.append(_dequantized(interpreter.get_tensor(target["index"]), target))
+    return np.concatenate(rows)
+
+
+def _quantized(values: npt.NDArray[np.float32], detail: dict[str, Any]) -> npt.NDArray[Any]:
+    scale, zero_point = detail["quantization"]
+    if not scale:
+        return values.astype(detail["dtype"])
+    limits = np.iinfo(detail["dtype"])
+    rounded: npt.NDArray[Any] = np.clip(np.round(values / scale + zero_point), limits.min, limits.max)
+    return rounded.astype(detail["dtype"])
+
+
+def _dequantized(values: npt.NDArray[Any], detail: dict[str, Any]) -> npt.NDArray[np.float64]:
+    scale, zero_point = detail["quantization"]
+    return (values.astype(np.float64) - zero_point) * scale if scale else values.astype(np.float64)
+
+
+def _interpreter(content: bytes) -> Any:
+    import tensorflow as tf
+
+    try:
+        return tf.lite.Interpreter(model_content=content, num_threads=1)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"not a flatbuffer that TensorFlow Lite can read: {first_line(error)}") from error
+
+
+def _signature(model: Any) -> Any:
+    signatures = getattr(model, "signatures", {})
+    if "serving_default" not in signatures:
+        known = ", ".join(signatures) or "none"
+        raise ModelError(f'the SavedModel has no signature "serving_default"; it has {known}')
+    return signatures["serving_default"]
+
+
+def _signature_call(model: Any) -> Callable[[Any], Any]:
+    signature = _signature(model)
+    _, keywords = signature.structured_input_signature
+    (name,) = keywords
+    return lambda inputs: signature(**{name: inputs})
+
+
+def _static_spec(model: Any, data: TrainingData) -> Any:
+    import tensorflow as tf
+
+    inputs, _ = model_tensors(model)
+    sample = data.inputs([0]).shape[1:]
+    shape = [size or sample[i] for i, size in enumerate(inputs[0].shape[1:])]
+    return tf.TensorSpec([1, *shape], inputs[0].dtype)
+
+
+def _tensor(name: str, tensor: Any) -> TensorInfo:
+    return TensorInfo(name, tuple(size or 0 for size in tensor.shape), np.dtype(_dtype_name(tensor.dtype)).name)
+
+
+def _dtype_name(dtype: Any) -> str:
+    return dtype if isinstance(dtype, str) else str(dtype.name)
+
+
+def _detail(detail: dict[str, Any]) -> TensorInfo:
+    scale, zero_point = detail["quantization"]
+    return TensorInfo(
+        name=detail["name"],
+        shape=tuple(int(size) for size in detail["shape"]),
+        dtype=np.dtype(detail["dtype"]).name,
+        scale=float(scale) or None,
+        zero_point=int(zero_point) if scale else None,
+    )
+
+
+def _variables_holder(model: Any) -> Any:
+    """Return an object through which TensorFlow finds the variables that it is to freeze.
+
+    It does not find those of a Keras 3 model inside the model itself, and then writes a flatbuffer that reads
+    variables nobody has set: it loads, and gives NaN.
+    """
+    import keras
+    import tensorflow as tf
+
+    if not isinstance(model, keras.Model):
+        return model
+    holder = tf.Module()
+    holder.variables_of_model = [variable.value for variable in model.variables]
+    return holder
+
+
+def _reason(error: BaseException) -> str:
+    """Return the line of a converter's long message that names the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if "error:" in line]
+    return lines[0][:300] if lines else first_line(error)

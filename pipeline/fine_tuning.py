@@ -1,0 +1,69 @@
+"""Training a classifier for a few epochs more, as compression steps need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import StepError
+from pipeline.training_data import TrainingData
+
+Report = Callable[[float, str], None]
+
+
+def fine_tune(
+    model: Any,
+    data: TrainingData,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    callbacks: list[Any],
+    report: Report,
+) -> None:
+    """Train ``model`` (tf_keras) in place with Adam, the learning rate falling to zero as a cosine.
+
+    The loss is sparse categorical cross-entropy, on logits unless the model's outputs are probabilities.
+
+    Raises:
+        StepError: if there are no labels.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    labels = data.labels
+    if labels is None:
+        raise StepError("fine-tuning needs x_train and y_train; the data has only test samples")
+    steps = max(1, data.count // batch_size)
+    model.compile(
+        optimizer=tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)),
+        loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=not _gives_probabilities(model, data)),
+    )
+    samples = tf.data.Dataset.from_tensor_slices((data.inputs(slice(None)), labels))
+    batches = samples.shuffle(min(data.count, 60_000), seed=data.seed).batch(
+        batch_size, drop_remainder=data.count >= batch_size
+    )
+    progress = _progress_callback(epochs, steps, report)
+    model.fit(batches.prefetch(2), epochs=epochs, verbose=0, callbacks=[*callbacks, progress])
+
+
+def _gives_probabilities(model: Any, data: TrainingData) -> bool:
+    import numpy as np
+
+    outputs = model(data.inputs(data.fixed_indices(8)), training=False).numpy()
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
+
+
+def _progress_callback(epochs: int, steps: int, report: Report) -> Any:
+    import tf_keras
+
+    class Progress(tf_keras.callbacks.Callback):  # type: ignore[misc]
+        epoch = 0
+
+        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            if batch % 10 == 0:
+                report((self.epoch + (batch + 1) / steps) / epochs, f"epoch {self.epoch + 1}/{epochs}")
+
+    return Progress()

@@ -1,0 +1,124 @@
+"""One job on one device: what is asked of the agent, and what came of it, kept so that it need not be done again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from device_agent.protocol import (
+    DataSpec,
+    JobEvent,
+    JobResult,
+    JobSpec,
+    LimitSpec,
+    MeasureSpec,
+    ModelSpec,
+    from_json,
+    to_json,
+)
+from pipeline.agent_client import AgentClient, Blob
+from pipeline.cache import Cache, key_of, write_text
+from pipeline.config import Experiment
+from pipeline.errors import AgentError
+from pipeline.reporting.progress import Progress
+from pipeline.results.record import Artifact
+from pipeline.samples import Samples
+
+
+@dataclass(frozen=True)
+class MeasuredJob:
+    """A finished job: its result, the folder with its raw samples, and whether it was measured by an earlier run."""
+
+    result: JobResult
+    folder: Path
+    reused: bool
+
+    @property
+    def samples(self) -> dict[str, npt.NDArray[Any]]:
+        """The raw samples by file name: nanoseconds of each block, one score a sample."""
+        return {file.name: np.load(self.folder / file.name) for file in self.result.files if file.name.endswith(".npy")}
+
+
+def job_spec(experiment: Experiment, artifacts: Mapping[str, Artifact], samples: Samples) -> JobSpec:
+    """Return the job that measures ``artifacts``, by variant name, as the experiment asks."""
+    return JobSpec(
+        name=experiment.name,
+        models=tuple(
+            ModelSpec(name, artifact.sha256, experiment.runtime, experiment.threads)
+            for name, artifact in artifacts.items()
+        ),
+        data=DataSpec(samples.x_test.stem, samples.y_test.stem, samples.count, samples.scale, samples.offset),
+        metric=experiment.metric,
+        measure=MeasureSpec(seed=experiment.seed, **dataclasses.asdict(experiment.measure)),
+        limits=LimitSpec(experiment.limits.block_timeout_s, experiment.limits.memory_mib),
+    )
+
+
+def measure(
+    client: AgentClient,
+    spec: JobSpec,
+    artifacts: Mapping[str, Artifact],
+    samples: Samples,
+    cache: Cache,
+    reuse: bool,
+    progress: Progress,
+) -> MeasuredJob:
+    """Have a job done, or take it over from an earlier run of the same job on the same device and runtimes.
+
+    Raises:
+        DeviceError: if the device cannot be reached, has no room, or the job could not be done.
+        StorageError: if this machine's disk is full.
+    """
+    hello = client.hello
+    runtimes = sorted((runtime.name, runtime.version) for runtime in hello.runtimes)
+    key = key_of(to_json(spec), to_json(hello.device), runtimes, hello.agent_version)
+    folder = cache.subfolder("measurements") / key
+    if reuse and folder.is_dir():
+        progress.stage("measure").finish("taken over from an earlier run (--reuse)")
+        return _loaded(folder, reused=True)
+    _push(client, artifacts, samples, progress)
+    job_id = client.submit(spec)
+    _follow(client, job_id, progress)
+    _collect(client, job_id, cache, key)
+    return _loaded(folder, reused=False)
+
+
+def _push(client: AgentClient, artifacts: Mapping[str, Artifact], samples: Samples, progress: Progress) -> None:
+    stage = progress.stage("push", unit="bytes")
+    blobs = [Blob(artifact.sha256, Path(artifact.path)) for artifact in artifacts.values()]
+    blobs += [Blob(path.stem, path) for path in (samples.x_test, samples.y_test)]
+    sent = client.push(blobs, stage.update)
+    stage.finish(f"{sent} bytes sent" if sent else "nothing to send, the device has it all")
+
+
+def _follow(client: AgentClient, job_id: str, progress: Progress) -> None:
+    stage = progress.stage("measure", unit="blocks")
+
+    def on_event(event: JobEvent) -> None:
+        stage.update(event.done, event.total)
+
+    state = client.follow(job_id, on_event)
+    stage.finish(state)
+    if state != "done":
+        raise AgentError(f"job {job_id} ended as {state}; run again to have it done", code=0)
+
+
+def _collect(client: AgentClient, job_id: str, cache: Cache, key: str) -> None:
+    """Bring the result here, whole, before the agent is told that it may forget it."""
+    result = client.result(job_id)
+    with cache.entry("measurements", key, replace=True) as (folder, _):
+        client.fetch_files(result, folder, lambda done, total: None)
+        write_text(folder / "result.json", json.dumps(to_json(result), indent=1))
+    client.acknowledge(job_id)
+
+
+def _loaded(folder: Path, reused: bool) -> MeasuredJob:
+    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return MeasuredJob(from_json(JobResult, content), folder, reused)

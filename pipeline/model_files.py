@@ -1,0 +1,113 @@
+"""Model files as users have them: which format a path is, and how each is loaded."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.errors import ModelError
+
+Format = Literal["keras3", "keras2", "saved_model", "tflite"]
+ALLOWED = "a Keras .keras or .h5 file, a SavedModel folder, or a .tflite file"
+
+# Keras 3 writes .h5 too, and both Keras versions write .keras: the version inside tells.
+
+
+def detect_format(path: Path) -> Format:
+    """Return the format of a model, by its content.
+
+    Raises:
+        ModelError: if there is no such path, or its content is none of the formats.
+    """
+    if not path.exists():
+        raise ModelError(f"model {path}: no such file; expected {ALLOWED}")
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return "saved_model"
+        raise ModelError(f"model {path}: the folder has no saved_model.pb; expected {ALLOWED}")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    if head[:4] == b"PK\x03\x04":
+        return _by_version(path, _zip_version(path))
+    if head == b"\x89HDF\r\n\x1a\n":
+        return _by_version(path, _hdf5_version(path))
+    raise ModelError(f"model {path}: content begins with {head!r}; expected {ALLOWED}")
+
+
+def load_keras(path: Path, kind: Format) -> Any:
+    """Return a model that can be called: of Keras 3, of tf_keras, or a loaded SavedModel.
+
+    Raises:
+        ModelError: if it cannot be loaded, naming the reason.
+    """
+    import keras
+    import tensorflow as tf
+    import tf_keras
+
+    try:
+        if kind == "keras3":
+            return keras.models.load_model(path, compile=False)
+        if kind == "keras2":
+            return tf_keras.models.load_model(path, compile=False)
+        if (path / "keras_metadata.pb").exists():
+            return tf_keras.models.load_model(path, compile=False)
+        return tf.saved_model.load(str(path))
+    except Exception as error:  # whatever a damaged or foreign file makes Keras raise
+        raise ModelError(f"model {path}: cannot be loaded: {first_line(error)}") from error
+
+
+def as_tf_keras(model: Any, path: Path) -> Any:
+    """Return ``model`` as a tf_keras model, which the techniques of TF-MOT need.
+
+    Raises:
+        ModelError: if it has no Keras layers, or cannot be rewritten faithfully.
+    """
+    import keras
+    import tf_keras
+
+    if isinstance(model, tf_keras.Model):
+        return model
+    if isinstance(model, keras.Model):
+        from pipeline.keras_bridge import to_tf_keras
+
+        return to_tf_keras(model)
+    raise ModelError(f"model {path}: a SavedModel without Keras layers can be quantized, but not pruned")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text that says something, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def _by_version(path: Path, version: str) -> Format:
+    if version.startswith("3."):
+        return "keras3"
+    if version.startswith("2."):
+        return "keras2"
+    raise ModelError(f'model {path}: was saved by Keras "{version}"; expected 2.x or 3.x')
+
+
+def _zip_version(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(f"model {path}: is a zip archive without Keras's metadata.json: {error}") from error
+
+
+def _hdf5_version(path: Path) -> str:
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            version = file.attrs.get("keras_version", "")
+            if "model_config" not in file.attrs:
+                raise ModelError(f"model {path}: holds weights only; save the whole model")
+    except OSError as error:
+        raise ModelError(f"model {path}: is a damaged HDF5 file: {error}") from error
+    return version.decode() if isinstance(version, bytes) else str(version)

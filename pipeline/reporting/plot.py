@@ -1,0 +1,144 @@
+"""The plot of a run: accuracy over latency, with size as area. Bokeh, drawn in the browser from data in the page."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pipeline.reporting import format
+from pipeline.reporting.columns import columns
+from pipeline.results.record import Estimate, Numbers, RunRecord, VariantRecord
+
+TARGET = "plot"
+LOG_FROM_RATIO = 10
+LARGEST_DIAMETER_PX = 44
+SMALLEST_DIAMETER_PX = 7
+
+# Okabe and Ito's palette without its yellow and black: told apart by colour-blind readers, on light and on dark.
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c")
+
+
+def colours(record: RunRecord) -> dict[str, str]:
+    """Return each variant's colour, the same in the plot and in the table."""
+    return {variant.name: PALETTE[i % len(PALETTE)] for i, variant in enumerate(record.variants)}
+
+
+def drawn(record: RunRecord) -> list[tuple[VariantRecord, Numbers]]:
+    """Return the variants that have a place in the plot: those with numbers, VALID or not."""
+    return [(variant, variant.numbers) for variant in record.variants if variant.numbers]
+
+
+def plot_item(record: RunRecord) -> dict[str, Any] | None:
+    """Return the plot as the JSON that ``Bokeh.embed.embed_item`` takes; None when no variant has numbers."""
+    points = drawn(record)
+    if not points:
+        return None
+    from bokeh.embed import json_item
+
+    unit = format.time_unit(max(numbers.p50_ns.value for _, numbers in points))
+    return dict(json_item(_figure(record, _data(record, points, unit), unit), TARGET))
+
+
+def _data(record: RunRecord, points: list[tuple[VariantRecord, Numbers]], unit: format.Unit) -> dict[str, list[Any]]:
+    largest = max(_size_bytes(variant) for variant, _ in points)
+    colour = colours(record)
+    rows = []
+    for variant, numbers in points:
+        row = {
+            "colour": colour[variant.name],
+            "alpha": 0.75 if variant.valid else 0.12,
+            "diameter": _diameter_px(_size_bytes(variant), largest),
+            **_axis("x", numbers.p50_ns, unit.size),
+            **_axis("y", numbers.score, 0.01),
+        }
+        said = {column.key: str(column.cell(variant)) for column in columns(record.metric, record.verdict)}
+        rows.append(row | said | {"variant": variant.name})
+    return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def _axis(axis: str, estimate: Estimate, unit_size: float) -> dict[str, float]:
+    low = math.nan if estimate.low is None else estimate.low / unit_size
+    high = math.nan if estimate.high is None else estimate.high / unit_size
+    return {axis: estimate.value / unit_size, f"{axis}_low": low, f"{axis}_high": high}
+
+
+def _size_bytes(variant: VariantRecord) -> int:
+    return variant.artifact.size_bytes if variant.artifact else 0
+
+
+def _diameter_px(size_bytes: int, largest_bytes: int) -> float:
+    share = size_bytes / largest_bytes if largest_bytes else 0
+    return max(SMALLEST_DIAMETER_PX, LARGEST_DIAMETER_PX * math.sqrt(share))
+
+
+def _figure(record: RunRecord, data: dict[str, list[Any]], unit: format.Unit) -> Any:
+    from bokeh.models import ColumnDataSource, HoverTool, TapTool
+    from bokeh.plotting import figure
+
+    log = min(data["x"]) > 0 and max(data["x"]) > LOG_FROM_RATIO * min(data["x"])
+    plot = figure(
+        height=440,
+        sizing_mode="stretch_width",
+        x_axis_type="log" if log else "linear",
+        x_range=_range(data, "x", log),
+        y_range=_range(data, "y", log=False),
+        x_axis_label=f"p50 latency ({unit.name}{', logarithmic' if log else ''}) — faster is left",
+        y_axis_label=f"{format.metric(record.metric)} (%)",
+        toolbar_location=None,
+        tools=[],
+    )
+    source = ColumnDataSource(data, name="variants")
+    bubbles = _draw(plot, source, data, record.verdict.chosen)
+    tooltips = [(column.heading, f"@{column.key}") for column in columns(record.metric, record.verdict)]
+    plot.add_tools(HoverTool(renderers=[bubbles], tooltips=tooltips), TapTool(renderers=[bubbles]))
+    if log:
+        plot.xaxis.ticker = _log_ticks(plot.x_range.start, plot.x_range.end)
+    plot.background_fill_color = plot.border_fill_color = plot.outline_line_color = None
+    return plot
+
+
+def _draw(plot: Any, source: Any, data: dict[str, list[Any]], chosen: str | None) -> Any:
+    from bokeh.models import TeeHead, Whisker
+
+    for dimension, base, along in (("height", "x", "y"), ("width", "y", "x")):
+        ends = {"upper_head": TeeHead(size=8, line_color="colour"), "lower_head": TeeHead(size=8, line_color="colour")}
+        span = {"base": base, "lower": f"{along}_low", "upper": f"{along}_high"}
+        plot.add_layout(
+            Whisker(source=source, dimension=dimension, line_color="colour", line_width=1.5, **span, **ends)
+        )
+    if chosen in data["variant"]:
+        i = data["variant"].index(chosen)
+        ring_px = data["diameter"][i] + 9
+        plot.scatter([data["x"][i]], [data["y"][i]], size=ring_px, fill_color=None, line_color="#2f9e5b", line_width=3)
+    return plot.scatter(
+        "x",
+        "y",
+        size="diameter",
+        source=source,
+        fill_color="colour",
+        line_color="colour",
+        line_width=1.5,
+        fill_alpha="alpha",
+        nonselection_alpha=0.15,
+        nonselection_line_alpha=0.3,
+    )
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times the powers of ten within the range: Bokeh's own choice leaves a decade without any."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = (mantissa * 10.0**power for power in powers for mantissa in (1, 2, 5))
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def _range(data: dict[str, list[Any]], axis: str, log: bool) -> Any:
+    """Return a range that holds points and whiskers, with room for the bubbles."""
+    from bokeh.models import Range1d
+
+    known = [value for end in ("", "_low", "_high") for value in data[axis + end] if not math.isnan(value)]
+    low, high = min(known), max(known)
+    if log and low > 0:
+        room = max(high / low, 1.5) ** 0.15
+        return Range1d(low / room, high * room)
+    room = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
+    return Range1d(low - room, high + room)

@@ -1,0 +1,93 @@
+"""``report.json``: a run's record on disk, complete or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StorageError, UsageError
+from pipeline.results.record import SCHEMA, RunRecord
+
+REPORT_JSON = "report.json"
+
+
+def write_record(record: RunRecord, folder: Path) -> Path:
+    """Write ``record`` as ``folder/report.json`` and return that path.
+
+    Raises:
+        StorageError: if the disk is full or refuses; what was there before is then still there.
+    """
+    path = folder / REPORT_JSON
+    write_whole(path, record_json(record))
+    return path
+
+
+def record_json(record: RunRecord) -> str:
+    """Return ``record`` as indented JSON; each variant also says ``valid``, for readers such as ``jq``."""
+    content = dataclasses.asdict(record)
+    for variant, written in zip(record.variants, content["variants"], strict=True):
+        written["valid"] = variant.valid
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_record(path: Path) -> RunRecord:
+    """Return the record in the ``report.json`` at ``path``.
+
+    Raises:
+        UsageError: if there is no such file, it is no record, or it has another schema.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    content = _read_json(path)
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema is None:
+        raise UsageError(f"{path}: is no report of edgepress: it has no schema number")
+    if schema != SCHEMA:
+        raise UsageError(f"{path}: schema is {schema!r}; this edgepress reads {SCHEMA}; use the one that wrote it")
+    try:
+        return TypeAdapter(RunRecord).validate_python(content)
+    except ValidationError as error:
+        raise UsageError(f"{path}: is damaged: {_first_mistake(error.errors())}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` under a temporary name and rename it, so that no reader sees half of it.
+
+    Raises:
+        StorageError: if the disk is full or refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+            raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: is not JSON: {error}") from error
+
+
+def _first_mistake(mistakes: list[Any]) -> str:
+    where = ".".join(str(part) for part in mistakes[0]["loc"])
+    return f"{where}: {mistakes[0]['msg'].lower()}"

@@ -1,0 +1,96 @@
+"""A realistic record: five variants of Fashion-MNIST, one that failed and one that was disturbed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from device_agent.protocol import DeviceInfo, Failure, Measurement, Score, TimingBlock
+from pipeline.results.record import Artifact, BudgetLine, Estimate, Numbers, RunRecord, VariantRecord
+from pipeline.results.verdict import judge
+
+BUDGET = (BudgetLine("accuracy_drop_pp", 1.0), BudgetLine("size_kib", 200.0), BudgetLine("p50_ms", 2.0))
+
+
+def measurement(name: str, score: float, p50_ns: int) -> Measurement:
+    blocks = tuple(
+        TimingBlock(i, 1_910_000 + i, 402_000 + i, 900, 4000, p50_ns + i, 61_341_696, f"{name}-{i}.npy")
+        for i in range(5)
+    )
+    return Measurement(name, "litert", "2.3.0", 1, blocks, Score("top1", score, 10_000, f"{name}-score.npy"))
+
+
+def artifact(name: str, size_bytes: int, gzip_bytes: int, *steps: str) -> Artifact:
+    return Artifact(
+        name.encode().hex().ljust(64, "0"), f"/cache/{name}.tflite", size_bytes, gzip_bytes, (), (), steps, {}
+    )
+
+
+def variant(name: str, size: tuple[int, int], score: float, p50_ns: int, *steps: str, why: tuple[str, ...] = ()):
+    p50 = Estimate(float(p50_ns), p50_ns * 0.985, p50_ns * 1.02)
+    p90 = Estimate(p50_ns * 1.08, p50_ns * 1.05, p50_ns * 1.13)
+    change_pp = None if name == "float32" else 100 * (score - 0.9291)
+    numbers = Numbers(Estimate(score, score - 0.0052, score + 0.0049), change_pp, p50, p90, 1.91e6, 4.02e5, 61_341_696)
+    return VariantRecord(
+        name, steps, artifact(name, *size, *steps), measurement(name, score, p50_ns), None, numbers, why
+    )
+
+
+def variants() -> tuple[VariantRecord, ...]:
+    failure = Failure("dynamic_range", "load", "litert cannot load it: unresolved custom op | HYBRID_CONV", "trace")
+    failed = VariantRecord("dynamic_range", ("dynamic_range",), artifact("d", 96_512, 80_220), None, failure, None, ())
+    return (
+        variant("float32", (362_104, 333_876), 0.9291, 148_300),
+        variant("float16", (186_440, 170_310), 0.9290, 146_900, "float16"),
+        failed,
+        variant("int8", (106_928, 84_417), 0.9272, 61_800, "int8"),
+        variant(
+            "pruned_int8",
+            (106_928, 41_225),
+            0.9243,
+            62_100,
+            "magnitude_pruning",
+            "int8",
+            why=("throttled in 3 of 5 blocks",),
+        ),
+    )
+
+
+def run_record(known: tuple[VariantRecord, ...], budget: tuple[BudgetLine, ...] = BUDGET) -> RunRecord:
+    return RunRecord(
+        run_id="20261123T201512-fashion_mnist",
+        experiment="fashion_mnist",
+        experiment_file="configs/experiments/fashion_mnist.yaml",
+        started_utc="2026-11-23T20:15:12Z",
+        finished_utc="2026-11-23T20:19:48Z",
+        device_name="local",
+        transport="local",
+        device=DeviceInfo("Intel(R) Xeon(R) Platinum", "x86_64", 2, 8 << 30, "Debian 12", "6.1.0", "3.11.2"),
+        metric="top1",
+        samples=10_000,
+        data_source="/usr/share/datasets/fashion-mnist",
+        baseline="float32",
+        variants=known,
+        verdict=judge(known, budget, "float32"),
+        host={"edgepress": "0.1.0", "tensorflow": "2.21.0"},
+    )
+
+
+@pytest.fixture
+def record() -> RunRecord:
+    return run_record(variants())
+
+
+@pytest.fixture
+def hostile_record(record: RunRecord) -> RunRecord:
+    """A record whose names try to leave their place in the page."""
+    evil = "<script>window.hacked=1</script>"
+    renamed = dataclasses.replace(record.variants[0], name=evil, invalid_reasons=("</script><b>|x|",))
+    return dataclasses.replace(run_record((renamed, *record.variants[1:])), experiment=evil)
+
+
+@pytest.fixture
+def nothing_measured(record: RunRecord) -> RunRecord:
+    """A record of a run in which every variant failed."""
+    return run_record((record.variants[2],))

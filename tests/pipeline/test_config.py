@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Step, experiment_schema, load_experiment
+from pipeline.errors import ConfigError
+from pipeline.results.record import BudgetLine
+
+OWN = "name: mine\nmodel: my.keras\ndata: {file: d.npz}\nmetric: top1\nvariants:\n  float32: []\n"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "e.yaml"
+    path.write_text(text)
+    return path
+
+
+def messages(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(written(tmp_path, text))
+    return [f"{mistake.line}: {mistake.message}" for mistake in caught.value.mistakes]
+
+
+def test_the_reference_experiment_is_valid_and_has_the_five_variants():
+    experiment = load_experiment(Path("configs/experiments/fashion_mnist.yaml"))
+    names = [variant.name for variant in experiment.variants]
+    assert names == ["float32", "float16", "dynamic_range", "int8", "pruned_int8"]
+    assert experiment.metric == "top1"
+    assert experiment.model.name == "fashion_mnist.keras"
+
+
+def test_paths_are_relative_to_the_file_and_defaults_are_filled_in(tmp_path):
+    experiment = load_experiment(written(tmp_path, OWN + "  q:\n    - quantization: {mode: int8}\nbudget: {p50_ms: 5}\n"))
+    assert experiment.model == tmp_path / "my.keras"
+    assert experiment.data.file == tmp_path / "d.npz"
+    settings = {"mode": "int8", "calibration_samples": 200, "io": "int8", "allow_float": False}
+    assert experiment.variants[1].steps == (Step("quantization", settings),)
+    assert experiment.baseline == "float32"
+    assert experiment.budget == (BudgetLine("p50_ms", 5.0),)
+
+
+def test_without_float32_the_first_variant_is_the_baseline(tmp_path):
+    text = OWN.replace("float32: []", "b: []\n  a: []")
+    assert load_experiment(written(tmp_path, text)).baseline == "b"
+
+
+def test_an_unknown_technique_lists_those_that_exist(tmp_path):
+    assert messages(tmp_path, OWN + "  p:\n    - prun: {}\n") == [
+        '8: unknown technique "prun"; known: magnitude_pruning, quantization'
+    ]
+
+
+def test_a_step_with_bad_settings_is_told_with_its_place(tmp_path):
+    assert messages(tmp_path, OWN + "  q:\n    - quantization:\n        mode: int7\n        calib: 3\n") == [
+        "9: variants.q[0].quantization.mode is \"int7\"; expected one of float16, dynamic_range, int8",
+        '10: unknown key "variants.q[0].quantization.calib"; known: mode, calibration_samples, io, allow_float',
+    ]
+
+
+def test_a_step_that_configures_the_conversion_must_come_last(tmp_path):
+    text = OWN + "  q:\n    - quantization: {mode: int8}\n    - magnitude_pruning: {}\n"
+    assert messages(tmp_path, text) == [
+        "8: variants.q[0] is quantization; it configures the conversion and must come last"
+    ]
+
+
+def test_a_step_is_one_technique(tmp_path):
+    text = OWN + "  q:\n    - {quantization: {mode: int8}, magnitude_pruning: {}}\n"
+    assert messages(tmp_path, text) == ["8: variants.q[0] has 2 keys; expected one technique with its settings"]
+
+
+def test_unknown_names_list_what_exists(tmp_path):
+    text = OWN.replace("top1", "top2") + "runtime: onnx\nbaseline: q\n"
+    assert messages(tmp_path, text) == [
+        '4: metric is "top2"; expected one of top1, top5',
+        '7: runtime is "onnx"; expected one of litert, null, tflite_runtime',
+        '8: baseline is "q"; expected one of float32',
+    ]
+
+
+def test_task_and_model_exclude_each_other(tmp_path):
+    assert messages(tmp_path, OWN + "task: fashion_mnist\n") == [
+        '2: "model" and "task" exclude each other',
+        '3: data.file goes with "model"; a task takes data.folder',
+        '4: "metric" and "task" exclude each other',
+    ]
+
+
+def test_neither_task_nor_model_is_told(tmp_path):
+    found = messages(tmp_path, "name: x\nvariants: {a: []}\n")
+    assert [text.split(";")[0] for text in found] == [
+        '1: "data.file" is missing',
+        '1: "metric" is missing',
+        '1: "model" is missing',
+    ]
+
+
+def test_a_variant_name_that_could_not_be_a_file_name_is_refused(tmp_path):
+    assert messages(tmp_path, OWN + "  ../x: []\n") == [
+        '7: variant name is "../x"; expected letters, digits, _ . and -, 64 at most'
+    ]
+
+
+def test_an_experiment_without_variants_is_refused(tmp_path):
+    text = OWN.replace("variants:\n  float32: []", "variants: {}")
+    assert messages(tmp_path, text) == ["5: variants is a mapping; expected a mapping of names to lists of steps"]
+
+
+def test_the_schema_names_every_key():
+    assert {"schema", "task", "model", "variants", "budget"} <= set(experiment_schema()["properties"])
