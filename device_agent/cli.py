@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_RUNTIME_HELP = "the Python that has the runtime NAME (repeatable); by default that of a sibling environment called NAME, else our own"
+_RUNTIME_HELP = "the Python that has the runtime NAME; by default of a sibling environment called NAME, else our own"
 
 
 def _runtime(text: str) -> tuple[str, str]:

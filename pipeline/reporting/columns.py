@@ -93,7 +93,7 @@ def reading(record: RunRecord) -> tuple[tuple[str, str], ...]:
             "time of one inference alone, warmed up: the median over fresh processes of each one's own percentile, "
             "with a 95 % bootstrap interval over the processes; p90 only from 64 samples a process",
         ),
-        (format.metric(record.metric), "share of the samples that are right, with its 95 % Wilson interval"),
+        (format.metric(record.metric), _meaning(record.metric)),
         ("change", f"difference to {record.baseline}, in percentage points (pp)"),
         ("raw, gzip", "the flatbuffer as it lies on the device, and compressed: pruning only shows in the second"),
         ("load, first inference", "opening the model, and the first run in a fresh process; never mixed into p50"),
@@ -110,6 +110,12 @@ def problems(record: RunRecord) -> tuple[tuple[str, str, str], ...]:
     """Return each variant that is not VALID, as (name, status, reasons)."""
     found = ((variant.name, status(variant)) for variant in record.variants)
     return tuple((name, cell.text, cell.detail) for name, cell in found if cell.text != VALID)
+
+
+def _meaning(metric: str) -> str:
+    if metric.startswith("top"):
+        return "share of the samples that are right, with its 95 % Wilson interval"
+    return "the score over all samples, in percent"
 
 
 def _of_numbers(cell: Callable[[Numbers], Cell]) -> Callable[[VariantRecord], Cell]:

@@ -69,7 +69,8 @@ class Numbers:
 class VariantRecord:
     """One variant of one run: built or not, measured or not, and whether its numbers may be used.
 
-    ``invalid_reasons`` is empty for a VALID variant. ``seconds`` is how long building took, 0 from the cache.
+    ``invalid_reasons`` is empty for a VALID variant. ``from_cache`` tells that nothing had to be built, ``reused`` that
+    an earlier run measured it.
     """
 
     name: str

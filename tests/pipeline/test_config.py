@@ -30,7 +30,9 @@ def test_the_reference_experiment_is_valid_and_has_the_five_variants():
 
 
 def test_paths_are_relative_to_the_file_and_defaults_are_filled_in(tmp_path):
-    experiment = load_experiment(written(tmp_path, OWN + "  q:\n    - quantization: {mode: int8}\nbudget: {p50_ms: 5}\n"))
+    experiment = load_experiment(
+        written(tmp_path, OWN + "  q:\n    - quantization: {mode: int8}\nbudget: {p50_ms: 5}\n")
+    )
     assert experiment.model == tmp_path / "my.keras"
     assert experiment.data.file == tmp_path / "d.npz"
     settings = {"mode": "int8", "calibration_samples": 200, "io": "int8", "allow_float": False}
@@ -52,7 +54,7 @@ def test_an_unknown_technique_lists_those_that_exist(tmp_path):
 
 def test_a_step_with_bad_settings_is_told_with_its_place(tmp_path):
     assert messages(tmp_path, OWN + "  q:\n    - quantization:\n        mode: int7\n        calib: 3\n") == [
-        "9: variants.q[0].quantization.mode is \"int7\"; expected one of float16, dynamic_range, int8",
+        '9: variants.q[0].quantization.mode is "int7"; expected one of float16, dynamic_range, int8',
         '10: unknown key "variants.q[0].quantization.calib"; known: mode, calibration_samples, io, allow_float',
     ]
 

@@ -92,7 +92,9 @@ def test_a_package_imports_nothing_of_ours_outside_itself(package, allowed):
     assert wrong == []
 
 
-@pytest.mark.parametrize("code", ["from pipeline.cli import cli; cli(['--help'], standalone_mode=False)", "import device_agent"])
+@pytest.mark.parametrize(
+    "code", ["from pipeline.cli import cli; cli(['--help'], standalone_mode=False)", "import device_agent"]
+)
 def test_help_and_the_agent_load_nothing_heavy(code):
     heavy = ("tensorflow", "pandas", "numpy", "pydantic", "paramiko", "rich", "keras")
     script = f"{code}\nimport sys\nprint([name for name in {heavy!r} if name in sys.modules])"

@@ -62,7 +62,7 @@ def test_a_missing_or_damaged_file_is_told(tmp_path):
         npz_samples(tmp_path / "no.npz", Cache(tmp_path), None, None)
     damaged = tmp_path / "d.npz"
     damaged.write_bytes(b"PK\x03\x04rubbish")
-    with pytest.raises(DataError, match="cannot be read as .npz"):
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
         npz_samples(damaged, Cache(tmp_path), None, None)
     np.save(tmp_path / "bare.npy", np.ones(3))
     with pytest.raises(DataError, match="one bare array"):
@@ -71,7 +71,7 @@ def test_a_missing_or_damaged_file_is_told(tmp_path):
 
 def test_pickled_arrays_are_refused(tmp_path):
     path = saved(tmp_path, x_test=np.array([{}, {}], dtype=object), y_test=np.ones(2, int))
-    with pytest.raises(DataError, match="cannot be read as .npz"):
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
         npz_samples(path, Cache(tmp_path), None, None)
 
 

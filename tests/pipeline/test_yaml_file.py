@@ -17,7 +17,7 @@ class Inner(Section):
 class Outer(Section):
     name: str
     inner: Inner = Inner()
-    many: dict[str, list[Inner]] = {}
+    many: dict[str, list[Inner]] = Field(default_factory=dict)
 
 
 def messages(tmp_path: Path, text: str) -> list[str]:
@@ -35,7 +35,8 @@ def test_a_good_file_becomes_its_model(tmp_path):
 
 
 def test_all_mistakes_are_told_at_once_with_line_key_value_and_what_is_allowed(tmp_path):
-    text = 'nme: 3\ninner:\n  port: 22a\n  mode: c\n  share: 2\nmany:\n  q:\n    - {port: 70000}\n    - {prt: 1, port: "3"}\n'
+    text = "nme: 3\ninner:\n  port: 22a\n  mode: c\n  share: 2\n"
+    text += 'many:\n  q:\n    - {port: 70000}\n    - {prt: 1, port: "3"}\n'
     assert messages(tmp_path, text) == [
         'f.yaml:1: "name" is missing; expected text',
         'f.yaml:1: unknown key "nme"; known: name, inner, many',

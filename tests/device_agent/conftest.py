@@ -1,0 +1,216 @@
+"""A real agent in a real process, and a small host that speaks to it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device_agent.home import socket_path
+from device_agent.protocol import (
+    DataSpec,
+    Hello,
+    JobResult,
+    JobSpec,
+    LimitSpec,
+    MeasureSpec,
+    ModelSpec,
+    blob_path,
+    decode,
+    encode,
+    from_json,
+    job_file_path,
+    part_path,
+    to_json,
+)
+
+# Only the stand-in runtime is needed by most tests; asking the others takes a second.
+NULL_ONLY = {"litert": "/bin/false", "tflite_runtime": "/bin/false"}
+QUICK = MeasureSpec(processes=2, warmup_s=0.0, timing_s=0.0, min_invokes=8, max_invokes=8)
+
+
+class RpcError(Exception):
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Host:
+    """One connection to an agent."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.settimeout(60)
+        self.socket = connected
+        self.stream = connected.makefile("rb")
+        self.hello = from_json(Hello, self.read()["params"])
+        self._ids = itertools.count(1)
+
+    def read(self) -> dict:
+        line = self.stream.readline()
+        assert line, "the agent has closed the connection"
+        return decode(line)
+
+    def send(self, line: bytes) -> dict:
+        self.socket.sendall(line)
+        return self.read()
+
+    def ask(self, method: str, **params) -> int:
+        number = next(self._ids)
+        self.socket.sendall(encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params}))
+        return number
+
+    def call(self, method: str, **params) -> dict:
+        number = self.ask(method, **params)
+        answer = self.read()
+        assert answer["id"] == number
+        if "error" in answer:
+            raise RpcError(answer["error"]["code"], answer["error"]["message"])
+        return answer["result"]
+
+    def submit(self, spec: JobSpec) -> str:
+        return self.call("job.submit", spec=to_json(spec))["job_id"]
+
+    def events(self, job_id: str, after: int = 0):
+        """Yield the events, at last the state."""
+        self.ask("job.follow", job_id=job_id, after=after)
+        while "method" in (message := self.read()):
+            yield message["params"]
+        yield message["result"]["state"]
+
+    def finish(self, job_id: str) -> JobResult:
+        list(self.events(job_id))
+        return from_json(JobResult, self.call("job.result", job_id=job_id))
+
+    def measure(self, spec: JobSpec) -> JobResult:
+        return self.finish(self.submit(spec))
+
+    def close(self) -> None:
+        self.stream.close()
+        self.socket.close()
+
+
+@dataclass
+class Agent:
+    """A daemon process and its home."""
+
+    home: Path
+    pythons: dict[str, str] = field(default_factory=lambda: dict(NULL_ONLY))
+    process: subprocess.Popen | None = None
+    hosts: list[Host] = field(default_factory=list)
+
+    def start(self) -> Agent:
+        ready, signalled = os.pipe()
+        command = [sys.executable, "-m", "device_agent", "serve", "--home", str(self.home)]
+        command += [f"--runtime={name}={python}" for name, python in self.pythons.items()]
+        with self.home.with_suffix(".log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, f"--ready-fd={signalled}"], pass_fds=[signalled], stdout=log, stderr=log
+            )
+        os.close(signalled)
+        with os.fdopen(ready) as stream:
+            stream.read()
+        return self
+
+    def log(self) -> str:
+        return self.home.with_suffix(".log").read_text()
+
+    def connect(self) -> socket.socket:
+        connected = socket.socket(socket.AF_UNIX)
+        connected.connect(str(socket_path(self.home)))
+        return connected
+
+    def host(self) -> Host:
+        self.hosts.append(Host(self.connect()))
+        return self.hosts[-1]
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self.process.send_signal(number)
+        self.process.wait(10)
+
+    def children(self) -> list[int]:
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+    def put_part(self, content: bytes) -> str:
+        sha256 = hashlib.sha256(content).hexdigest()
+        Path(part_path(str(self.home), sha256)).write_bytes(content)
+        return sha256
+
+    def push(self, content: bytes) -> str:
+        sha256 = self.put_part(content)
+        host = self.host()
+        host.call("blob.commit", sha256=sha256, size_bytes=len(content))
+        host.close()
+        return sha256
+
+    def push_array(self, array) -> str:
+        content = io.BytesIO()
+        np.save(content, array)
+        return self.push(content.getvalue())
+
+    def null_model(self, name: str = "model", **description) -> ModelSpec:
+        content = json.dumps({"input_shape": [1, 4], **description}).encode()
+        return ModelSpec(name, self.push(content), "null")
+
+    def data(self, inputs=None, labels=None, **settings) -> DataSpec:
+        inputs = np.eye(4, dtype=np.float32) if inputs is None else inputs
+        labels = np.arange(4) if labels is None else labels
+        settings = {"samples": len(inputs), **settings}
+        return DataSpec(self.push_array(inputs), self.push_array(labels), **settings)
+
+    def spec(self, *models: ModelSpec, data: DataSpec | None = None, metric: str = "top1", **settings) -> JobSpec:
+        settings = {"measure": QUICK, "limits": LimitSpec(wall_s=60), **settings}
+        return JobSpec("a test", models, data or self.data(), metric, **settings)
+
+    def blob(self, sha256: str) -> Path:
+        return Path(blob_path(str(self.home), sha256))
+
+    def array(self, job_id: str, name: str):
+        return np.load(job_file_path(str(self.home), job_id, name))
+
+
+@pytest.fixture
+def make_agent(tmp_path):
+    agents = []
+
+    def make(home: Path = tmp_path / "home", **settings) -> Agent:
+        agents.append(Agent(home, **settings))
+        return agents[-1].start()
+
+    yield make
+    for agent in agents:
+        for host in agent.hosts:
+            host.close()
+        if agent.process.poll() is None:
+            agent.kill(signal.SIGTERM)
+
+
+@pytest.fixture
+def agent(make_agent) -> Agent:
+    return make_agent()
+
+
+@pytest.fixture
+def host(agent) -> Host:
+    return agent.host()
+
+
+@pytest.fixture
+def rpc_error():
+    """Return a context manager that expects a JSON-RPC error of a code."""
+
+    def expect(code: int, match: str):
+        return pytest.raises(RpcError, match=match, check=lambda error: error.code == code)
+
+    return expect
