@@ -58,7 +58,7 @@ def _first_invoke(session: Session) -> int:
 def warm_up(invoke: Callable[[], None], warmup_s: float) -> int:
     """Invoke for at least ``warmup_s`` and until the medians of two successive blocks differ by at most 2 %, at most
     five times as long; return how often."""
-    begin, invokes, before = time.perf_counter_ns(), 0, float("inf")
+    begin, invokes, before = time.perf_counter_ns(), 0, 0.0
     warmup_ns = warmup_s * 1e9
     while warmup_ns:
         block = _invoke_for(invoke, warmup_ns / _WARMUP_BLOCKS)

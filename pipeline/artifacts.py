@@ -100,11 +100,6 @@ class Builder:
         path, kind, key = source.path.resolve(), source.format, source.sha256
         rewriting = [step for step in variant.steps if compression.rewrites(step.technique)]
         configuring = [step for step in variant.steps if not compression.rewrites(step.technique)]
-        if kind == "tflite" and variant.steps:
-            raise ModelError(
-                f"variant {variant.name}: {source.path} is a finished flatbuffer and is measured as it is; "
-                "expected a variant without steps"
-            )
         for step in rewriting:
             node = self._node("rewrite", key, path, kind, [step], f"{variant.name}: {step.technique}")
             nodes.append(node)
@@ -139,7 +134,13 @@ class Builder:
 
 
 def check_fit(experiment: Experiment, source: SourceModel, samples: Samples) -> None:
-    """Raise DataError, before anything is built, when the samples or the metric do not fit the model."""
+    """Raise, before anything is built, ModelError or DataError when what is asked does not fit the model."""
+    stepped = [variant.name for variant in experiment.variants if variant.steps]
+    if source.format == "tflite" and stepped:
+        raise ModelError(
+            f"{experiment.file}: variant {stepped[0]} has steps, but {source.path} is a finished flatbuffer and is "
+            "measured as it is; expected one variant without steps"
+        )
     expected, found = source.inputs[0].shape[1:], samples.sample_shape
     if len(expected) != len(found) or any(size not in (0, real) for size, real in zip(expected, found, strict=True)):
         where = experiment.data.file or f"task {experiment.task}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
+import numpy
+
 from device_agent.runtimes import Model, _interpreter
 
 
@@ -16,7 +18,12 @@ def probe() -> None:
     """Raise unless models can really be opened."""
     from tflite_runtime.interpreter import Interpreter
 
-    _interpreter.probe(Interpreter)
+    try:
+        _interpreter.probe(Interpreter)
+    except SystemError as error:
+        raise RuntimeError(
+            f"tflite-runtime does not work with numpy {numpy.__version__}; it needs numpy < 2"
+        ) from error
 
 
 def open_model(path: str, threads: int) -> Model:

@@ -83,7 +83,7 @@ class RunDisplay:
         """Add or replace the row of one variant; see ``Progress.variant``."""
         with self._lock:
             self._variants[record.name] = record
-        if not self._interactive:
+        if not self._interactive and (record.numbers or record.failure):
             self.line(_sentence(self._columns, record))
 
     def line(self, text: str) -> None:

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,6 +111,7 @@ class Agent:
     hosts: list[Host] = field(default_factory=list)
 
     def start(self) -> Agent:
+        self.home.parent.mkdir(parents=True, exist_ok=True)
         ready, signalled = os.pipe()
         command = [sys.executable, "-m", "device_agent", "serve", "--home", str(self.home)]
         command += [f"--runtime={name}={python}" for name, python in self.pythons.items()]
@@ -141,6 +143,12 @@ class Agent:
     def children(self) -> list[int]:
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
         return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+    def running_child(self) -> int:
+        """Wait for a child; nothing but /proc tells of one."""
+        while not (children := self.children()):
+            time.sleep(0.01)
+        return children[0]
 
     def put_part(self, content: bytes) -> str:
         sha256 = hashlib.sha256(content).hexdigest()

@@ -65,7 +65,7 @@ def test_a_malformed_message_is_an_error_and_the_connection_goes_on(host, line, 
         ("blob.commit", {"sha256": "a" * 64, "size_bytes": True}, "expected int"),
         ("job.result", {"job_id": "../x"}, "expected 16 lower-case hexadecimal digits"),
         ("job.follow", {"job_id": "a" * 16, "after": "1"}, "expected int"),
-        ("job.submit", {"spec": {"name": "x"}}, "JobSpec.models is missing"),
+        ("job.submit", {"spec": {"name": "x"}}, "spec.models is missing"),
     ],
 )
 def test_parameters_of_another_form_are_refused_by_name(host, rpc_error, method, params, message):
@@ -117,14 +117,12 @@ def test_the_last_request_is_answered_although_the_host_will_send_no_more(agent)
 
 
 def test_a_bug_is_an_internal_error_with_its_traceback_in_the_log(agent, host, rpc_error):
-    (agent.home / "blobs").chmod(0)
-    sha256 = "c" * 64
-    agent.blob(sha256).parent.rename(agent.home / "elsewhere")
-    agent.blob(sha256).parent.symlink_to(agent.blob(sha256).parent)
-    with rpc_error(protocol.INTERNAL_ERROR, "OSError; the agent's log has the traceback"):
-        host.call("blob.commit", sha256=sha256, size_bytes=1)
+    result = host.measure(agent.spec(agent.null_model()))
+    (agent.home / "jobs" / result.job_id / "result.json").write_text("[]")
+    with rpc_error(protocol.INTERNAL_ERROR, "ProtocolError; the agent's log has the traceback"):
+        host.call("job.result", job_id=result.job_id)
     assert "Traceback" in agent.log()
-    assert host.call("status")["jobs"] == []
+    assert host.call("status")["jobs"]
 
 
 def test_hosts_are_served_side_by_side(agent, host):

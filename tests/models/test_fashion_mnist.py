@@ -80,7 +80,7 @@ arrays = {name: getattr(data, name) for name in ("x_train", "y_train", "x_test",
 print(json.dumps({
     "arrays": {name: [str(array.dtype), *array.shape] for name, array in arrays.items()},
     "sha256": hashlib.sha256(data.x_test.tobytes()).hexdigest(),
-    "optimizer": model.optimizer is not None,
+    "optimizer": getattr(model, "optimizer", None) is not None,
     "parameters": model.count_params(),
     "top1": fashion_mnist.top1(model, data, data.x_test, data.y_test),
 }))

@@ -1,0 +1,275 @@
+"""The whole line through the real command line: real TensorFlow, a real agent, real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+FIVE = """\
+  float32: []
+  float16:
+    - quantization: {mode: float16}
+  dynamic_range:
+    - quantization: {mode: dynamic_range}
+  int8:
+    - quantization: {mode: int8}
+  pruned_int8:
+    - magnitude_pruning: {epochs: 3, batch_size: 32}
+    - quantization: {mode: int8}
+"""
+QUICK = "measure: {processes: 2, warmup_s: 0.05, timing_s: 0.05}\n"
+
+
+class Bench:
+    """A home of its own, the tiny models, and the command line."""
+
+    def __init__(self, models: Path, home: Path, folder: Path) -> None:
+        self.models, self.home, self.folder = models, home, folder
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "EDGEPRESS"))}
+        return {**kept, "HOME": str(self.home)}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).with_name("edgepress")), *map(str, arguments)]
+
+    def edgepress(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def experiment(
+        self, model: str = "keras3.keras", data: str = "data.npz", variants: str = "  float32: []\n", **more
+    ) -> Path:
+        path = self.folder / "e.yaml"
+        top = "".join(f"{key}: {value}\n" for key, value in {"metric": "top1", **more}.items())
+        source = f"name: tiny\nmodel: {self.models / model}\ndata: {{file: {self.models / data}}}\n"
+        path.write_text(f"{source}{top}variants:\n{variants}{QUICK}")
+        return path
+
+    def record(self) -> dict:
+        newest = max((self.folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        return json.loads((newest / "report.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    script = Path(__file__).parents[1] / "tiny_models.py"
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_home(tmp_path_factory):
+    """One cache for all, so that what one test built the next ones need not."""
+    home = tmp_path_factory.mktemp("home")
+    yield home
+    stop_agents(home)
+
+
+@pytest.fixture
+def bench(tiny_models, shared_home, tmp_path) -> Bench:
+    return Bench(tiny_models, shared_home, tmp_path)
+
+
+@pytest.fixture
+def fresh_bench(tiny_models, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "home").mkdir()
+    yield Bench(tiny_models, tmp_path / "home", tmp_path / "work")
+    stop_agents(tmp_path / "home")
+
+
+def stop_agents(home: Path) -> None:
+    for process in processes_with(str(home)):
+        os.kill(process, signal.SIGKILL)
+
+
+def processes_with(words: str) -> list[int]:
+    """Return the living processes whose command line has ``words`` in it, but for this one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if words.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_five_variants_are_built_measured_and_reported_and_then_come_from_the_cache(bench):
+    path = bench.experiment(variants=FIVE)
+    first = bench.edgepress("run", path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    record = bench.record()
+    assert [variant["name"] for variant in record["variants"] if variant["valid"]] == [
+        "float32", "float16", "dynamic_range", "int8", "pruned_int8",
+    ]  # fmt: skip
+    by_name = {variant["name"]: variant for variant in record["variants"]}
+    assert by_name["float32"]["numbers"]["score"]["value"] > 0.9
+    assert by_name["int8"]["artifact"]["inputs"][0]["dtype"] == "int8"
+    assert by_name["pruned_int8"]["artifact"]["gzip_bytes"] < by_name["int8"]["artifact"]["gzip_bytes"]
+    folder = next((bench.folder / "runs").iterdir())
+    assert {"report.json", "report.md", "report.html", "models", "samples"} == {path.name for path in folder.iterdir()}
+    assert (folder / "models" / "int8.tflite").stat().st_size == by_name["int8"]["artifact"]["size_bytes"]
+    second = bench.edgepress("run", path, "--reuse")
+    assert second.returncode == 0
+    assert second.stdout.count("from the cache") == 5
+    assert "taken over from an earlier run" in second.stdout
+    assert all(variant["reused"] for variant in bench.record()["variants"])
+
+
+@pytest.mark.parametrize("model", ["keras2.h5", "saved_model", "ready.tflite"])
+def test_every_format_goes_from_init_to_report(bench, model):
+    data = bench.models / "data.npz"
+    made = bench.edgepress("init", "--model", bench.models / model, "--data", data, "--metric", "top1", "-o", "my.yaml")
+    assert made.returncode == 0, made.stderr
+    text = (bench.folder / "my.yaml").read_text()
+    (bench.folder / "my.yaml").write_text(
+        text.replace("warmup_s: 0.5", "warmup_s: 0").replace("timing_s: 1.0", "timing_s: 0")
+    )
+    done = bench.edgepress("run", "my.yaml", "--quiet")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(variant["valid"] for variant in bench.record()["variants"])
+
+
+def test_init_does_not_write_over_a_file_unless_told(bench):
+    path = bench.experiment()
+    arguments = (
+        "init",
+        "--model",
+        bench.models / "keras2.h5",
+        "--data",
+        bench.models / "data.npz",
+        "--metric",
+        "top1",
+        "-o",
+        path,
+    )
+    refused = bench.edgepress(*arguments)
+    assert (refused.returncode, "is there already" in refused.stderr) == (2, True)
+    assert bench.edgepress(*arguments, "--force").returncode == 0
+
+
+def test_the_old_runtime_measures_too(bench):
+    path = bench.experiment(
+        variants="  float32: []\n  dynamic_range:\n    - quantization: {mode: dynamic_range}\n",
+        runtime="tflite_runtime",
+    )
+    done = bench.edgepress("run", path, "--quiet")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {variant["measurement"]["runtime_version"] for variant in bench.record()["variants"]} == {"2.14.0"}
+
+
+def test_a_budget_that_no_variant_meets_is_exit_code_3(bench):
+    done = bench.edgepress("run", bench.experiment(budget="{size_kib: 0.5}"), "--quiet")
+    assert done.returncode == 3
+    assert "KiB" in done.stdout
+
+
+def test_a_variant_that_cannot_be_built_fails_alone(bench):
+    variants = "  float32: []\n  pruned:\n    - magnitude_pruning: {}\n"
+    done = bench.edgepress("run", bench.experiment("saved_model", variants=variants), "--quiet")
+    assert done.returncode == 0
+    failed = bench.record()["variants"][1]
+    assert failed["failure"]["kind"] == "build"
+    assert "a SavedModel without Keras layers can be quantized, but not pruned" in failed["failure"]["message"]
+
+
+BAD_INPUTS = [
+    ({"model": "nowhere.keras"}, 2, "nowhere.keras: no such file; expected a Keras .keras or .h5 file"),
+    ({"model": "data.npz"}, 2, "is a zip archive without Keras's metadata.json"),
+    ({"model": "bad.tflite"}, 2, "not a flatbuffer that TensorFlow Lite can read"),
+    ({"model": "empty"}, 2, "the folder has no saved_model.pb"),
+    ({"model": "ready.tflite", "variants": FIVE}, 2, "is a finished flatbuffer and is measured as it is"),
+    ({"data": "nowhere.npz"}, 2, "nowhere.npz: no such file"),
+    ({"data": "small.npz"}, 2, "samples have shape (8, 8, 1); model"),
+    ({"data": "labels.npz"}, 2, "metric top1 does not fit"),
+    ({"metric": "top5"}, 2, "metric top5 does not fit"),
+    ({"device": "pi9"}, 2, 'unknown device "pi9"; known: local'),
+]
+
+
+@pytest.mark.parametrize(("asked", "code", "message"), BAD_INPUTS, ids=lambda value: str(value)[:40])
+def test_bad_input_is_one_message_without_a_traceback(bench, asked, code, message):
+    x_test, y_test = np.zeros((20, 8, 8, 1), np.float32), np.zeros(20, int)
+    np.savez(bench.models / "small.npz", x_test=x_test, y_test=y_test)
+    np.savez(bench.models / "labels.npz", x_test=np.zeros((20, 12, 12, 1), np.float32), y_test=y_test + 7)
+    (bench.models / "bad.tflite").write_bytes(b"\x1c\0\0\0TFL3" + b"\xff" * 64)
+    (bench.models / "empty").mkdir(exist_ok=True)
+    done = bench.edgepress("run", bench.experiment(**asked), "--quiet")
+    assert message in done.stderr + done.stdout
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_a_flatbuffer_that_the_runtime_cannot_load_fails_with_the_runtime_s_reason(bench):
+    # Cut in the middle: it still begins as a flatbuffer does.
+    content = (bench.models / "ready.tflite").read_bytes()
+    (bench.models / "cut.tflite").write_bytes(content[: len(content) // 2])
+    done = bench.edgepress("run", bench.experiment("cut.tflite"), "--quiet")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_on_this_machine_is_told_and_nothing_half_written(bench, small_disk):
+    (small_disk / "filler").write_bytes(bytes(900 << 10))
+    done = bench.edgepress("run", bench.experiment(variants=FIVE), "--quiet", XDG_CACHE_HOME=str(small_disk))
+    assert done.returncode == 1
+    assert "disk full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(small_disk.rglob(".part-*"))
+
+
+def wait_for(condition, deadline_s=60):
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_an_interrupted_run_leaves_no_process_and_goes_on_from_the_cache(fresh_bench, sent, code):
+    path = fresh_bench.experiment(variants=FIVE.replace("epochs: 3", "epochs: 300"))
+    builds = fresh_bench.home / ".cache" / "edgepress" / "builds"
+    running = subprocess.Popen(
+        fresh_bench.command("run", path),
+        cwd=fresh_bench.folder,
+        env=fresh_bench.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def float32_is_built():
+        return any(builds.glob("[0-9a-f]*/model.tflite"))
+
+    wait_for(float32_is_built)
+    running.send_signal(sent)
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == code
+    assert "Traceback" not in said
+    wait_for(
+        lambda: not [p for p in processes_with(str(builds)) if "step_worker" in Path(f"/proc/{p}/cmdline").read_text()],
+        10,
+    )
+    finished = {entry.name for entry in builds.glob("[0-9a-f]*")}
+    again = fresh_bench.edgepress("run", fresh_bench.experiment(variants=FIVE))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "compress float32: from the cache" in again.stdout
+    assert finished <= {entry.name for entry in builds.iterdir()}
+    assert not list(builds.glob(".part-*"))
