@@ -132,7 +132,13 @@ class JobQueue:
                 run = JobRun(self._home, job.job_id, job.spec, self._probes)
                 self._run = (job.job_id, run)
                 job.start()
-            self._run_job(job, run)
+            try:
+                self._run_job(job, run)
+            except Exception:  # noqa: BLE001 - a bug, and the next job is to run all the same
+                log.bug(f"job {job.job_id} has no result")
+                with self._changed:
+                    job.state = "failed"
+                    self._changed.notify_all()
 
     def _next(self) -> Job | None:
         return next((job for job in self._jobs.values() if job.state == "queued"), None)

@@ -1,1 +1,4 @@
-"""The reference tasks, one module each: data, network, training and metric."""
+"""The reference tasks: every module here is one, with its data, network, training and metric.
+
+What they share lies in the packages ``datasets`` and ``training``.
+"""

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.dataset import Collection, DataFile, Dataset
-from models.idx import read_idx
-from models.sources import fetch
-from models.training import library_versions, shuffled_batches, split, write_checkpoint
+from models.datasets.dataset import Collection, DataFile, Dataset
+from models.datasets.idx import read_idx
+from models.datasets.sources import fetch
+from models.training.batches import shuffled_batches, split
+from models.training.checkpoints import library_versions, write_checkpoint
 
 if TYPE_CHECKING:
     import numpy as np

@@ -196,8 +196,8 @@ def experiment_schema() -> dict[str, Any]:
 
 
 def known_tasks() -> list[str]:
-    """Return the names of the reference tasks: the modules of ``models`` that come with a checkpoint."""
-    return sorted(path.stem for path in TASKS_FOLDER.glob("*.keras"))
+    """Return the names of the reference tasks: the modules of ``models``."""
+    return sorted(path.stem for path in TASKS_FOLDER.glob("[a-z]*.py"))
 
 
 def _data_source(section: DataSection, folder: Path) -> DataSource:

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,11 +72,12 @@ def fetch_samples(experiment: Experiment, cache: Cache, progress: FetchProgress)
 
 
 def _task_samples(experiment: Experiment, cache: Cache, progress: FetchProgress) -> Samples:
-    from models.dataset import DataUnavailable
+    from models.datasets.dataset import DataUnavailable
 
     task = importlib.import_module(f"models.{experiment.task}")
     try:
-        data = task.load_data(experiment.data.folder, cache.folder, progress)
+        with cache.writing(cache.folder / "datasets"):
+            data = task.load_data(experiment.data.folder, cache.folder, progress)
     except DataUnavailable as error:
         raise DataError(f"{experiment.file}: the data of task {experiment.task}: {error}") from error
     arrays = {name: getattr(data, name) for name in ("x_train", "y_train", "x_test", "y_test")}
@@ -171,12 +172,18 @@ def store_array(array: Array, cache: Cache) -> Path:
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-", suffix=".npy")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+                _write_npy(file, np.ascontiguousarray(array))
             path = folder / f"{file_sha256(Path(temporary))}.npy"
             Path(temporary).replace(path)
         finally:
             Path(temporary).unlink(missing_ok=True)
     return path
+
+
+def _write_npy(file: IO[bytes], array: Array) -> None:
+    # numpy's own writer tells of a full disk without the error number that would say so.
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def file_sha256(path: Path) -> str:

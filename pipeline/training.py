@@ -20,7 +20,7 @@ def train_task(
         UsageError: for an unknown task.
         DataError: if its data cannot be had.
     """
-    from models.dataset import DataUnavailable
+    from models.datasets.dataset import DataUnavailable
 
     if task not in known_tasks():
         raise UsageError(f'unknown task "{task}"; known: {", ".join(known_tasks())}')

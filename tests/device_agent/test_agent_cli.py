@@ -146,7 +146,9 @@ def test_a_folder_for_sockets_that_others_can_write_is_refused(tmp_path, monkeyp
     folder = Path("/tmp/edgepress-4242")
     folder.mkdir(exist_ok=True)
     try:
-        with pytest.raises(AgentError, match="edgepress-4242 is not a folder of ours alone; remove it, or choose a shor"):
+        with pytest.raises(
+            AgentError, match="edgepress-4242 is not a folder of ours alone; remove it, or choose a shor"
+        ):
             home.socket_path(tmp_path / ("d" * 120))
     finally:
         folder.rmdir()

@@ -16,7 +16,9 @@ def test_the_agent_keeps_to_the_grammar_of_python_3_9(path):
 
 
 def test_what_the_daemon_imports_loads_no_numpy_tensorflow_or_openssl():
-    program = "import device_agent, device_agent.cli, device_agent.daemon, device_agent.protocol, sys; print(*sys.modules)"
+    program = (
+        "import device_agent, device_agent.cli, device_agent.daemon, device_agent.protocol, sys; print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     for heavy in ("numpy", "tensorflow", "pandas", "_ssl", "_hashlib", "asyncio", "pipeline", "models"):
         assert heavy not in loaded

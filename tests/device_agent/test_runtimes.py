@@ -21,7 +21,7 @@ import tensorflow as tf
 folder = sys.argv[1]
 tf.keras.utils.set_random_seed(1)
 model = tf.keras.Sequential([
-    tf.keras.Input((8, 8, 1)),
+    tf.keras.Input(batch_shape=(1, 8, 8, 1)),
     tf.keras.layers.Conv2D(8, 3, activation="relu"),
     tf.keras.layers.Flatten(),
     tf.keras.layers.Dense(10),
@@ -29,8 +29,7 @@ model = tf.keras.Sequential([
 images = np.random.default_rng(0).integers(0, 256, (300, 8, 8), np.uint8)
 real = images.astype(np.float32) / 255
 for name in ("float32", "int8"):
-    concrete = tf.function(model).get_concrete_function(tf.TensorSpec((1, 8, 8, 1)))
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if name == "int8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([image[None, ..., None]] for image in real[:100])
@@ -39,7 +38,7 @@ for name in ("float32", "int8"):
         converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     open(f"{folder}/{name}.tflite", "wb").write(converter.convert())
 np.save(f"{folder}/images.npy", images)
-np.save(f"{folder}/labels.npy", model.predict(real[..., None], verbose=0).argmax(1))
+np.save(f"{folder}/labels.npy", model.predict(real[..., None], batch_size=1, verbose=0).argmax(1))
 """
 
 

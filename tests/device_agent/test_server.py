@@ -42,7 +42,11 @@ def test_status_lists_the_jobs(agent, host):
         (b"{}\n", protocol.INVALID_REQUEST, '"jsonrpc": "2.0"'),
         (b'{"jsonrpc":"2.0","id":1}\n', protocol.INVALID_REQUEST, "method is missing"),
         (b'{"jsonrpc":"2.0","method":"status"}\n', protocol.INVALID_REQUEST, "id is missing"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"eval"}\n', protocol.METHOD_NOT_FOUND, 'unknown method "eval"; known: stat'),
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"eval"}\n',
+            protocol.METHOD_NOT_FOUND,
+            'unknown method "eval"; known: stat',
+        ),
         (b'{"jsonrpc":"2.0","id":1,"method":"status","params":[]}\n', protocol.INVALID_PARAMS, "expected an object"),
         (b'{"jsonrpc":"2.0","id":1,"method":"job.result"}\n', protocol.INVALID_PARAMS, "job_id is missing"),
         (b"x" * (protocol.MAX_MESSAGE_BYTES * 3) + b"\n", protocol.INVALID_REQUEST, "more than 1048576 bytes"),

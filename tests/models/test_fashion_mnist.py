@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from models import fashion_mnist
-from models.dataset import DataUnavailable
+from models.datasets.dataset import DataUnavailable
 
 REPOSITORY = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgepress"
@@ -108,7 +108,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from models import fashion_mnist
-from models.dataset import Dataset
+from models.datasets.dataset import Dataset
 rng = np.random.default_rng(1)
 y = rng.integers(0, 10, 1200)
 x = np.repeat(np.repeat(rng.integers(0, 256, (10, 7, 7, 1), np.uint8)[y], 4, axis=1), 4, axis=2)

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from models.idx import IdxError, read_idx
+from models.datasets.idx import IdxError, read_idx
 
 
 def test_array_comes_back_in_the_header_s_shape() -> None:

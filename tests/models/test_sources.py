@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from models import web
-from models.dataset import Collection, DataFile, DataUnavailable, SourceFailed
-from models.debian import download_package
-from models.sources import fetch
+from models.datasets import web
+from models.datasets.dataset import Collection, DataFile, DataUnavailable, SourceFailed
+from models.datasets.debian import download_package
+from models.datasets.sources import fetch
 
 IMAGES = b"\0\0\x08\x03" + struct.pack(">3I", 2, 2, 2) + bytes(range(8))
 LABELS = b"\0\0\x08\x01" + struct.pack(">I", 2) + bytes([7, 9])

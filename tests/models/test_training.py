@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.dataset import Dataset
-from models.training import SHIFT_PIXELS, shift_and_flip, shuffled_batches, split
+from models.datasets.dataset import Dataset
+from models.training.batches import SHIFT_PIXELS, shift_and_flip, shuffled_batches, split
 
 
 def images(count: int) -> np.ndarray:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.dataset import Collection, DataFile, DataUnavailable, SourceFailed
-from models.debian import download_package
-from models.web import download_file
+from models.datasets.dataset import Collection, DataFile, DataUnavailable, SourceFailed
+from models.datasets.debian import download_package
+from models.datasets.web import download_file
 
 Progress = Callable[[str, int, int], None]
 

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
-from models.dataset import DataFile, SourceFailed
+from models.datasets.dataset import DataFile, SourceFailed
 
 STALL_S = 15.0
 CHUNK_BYTES = 1 << 16

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.dataset import SourceFailed
+from models.datasets.dataset import SourceFailed
 
 Progress = Callable[[str, int, int], None]
 
