@@ -33,6 +33,7 @@ def _run(options: argparse.Namespace) -> int:
         from device_agent import daemon
 
         daemon.run(home, dict(options.runtime), options.ready_fd)
+        return 0
     if options.command == "attach":
         from device_agent import attach
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 from device_agent import log, server
 from device_agent.errors import AgentError
@@ -57,7 +57,7 @@ def connect_or_start(home: Path, pythons: Mapping[str, str]) -> socket.socket:
     return connected
 
 
-def run(home: Path, pythons: Mapping[str, str], ready_fd: int | None) -> NoReturn:
+def run(home: Path, pythons: Mapping[str, str], ready_fd: int | None) -> None:
     """Serve ``home`` until SIGTERM or SIGINT; ``ready_fd`` is closed once the socket listens.
 
     Raises:
@@ -65,14 +65,11 @@ def run(home: Path, pythons: Mapping[str, str], ready_fd: int | None) -> NoRetur
     """
     os.umask(0o077)
     prepare_home(home)
-    with _the_only_daemon(home), _listening(socket_path(home)) as listener:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: sys.exit(0))
+    with _the_only_daemon(home), _listening(socket_path(home)) as listener, _told_to_end() as ending:
         if ready_fd is not None:
             os.close(ready_fd)
         log.note(f"serving {home} at {socket_path(home)}")
-        server.serve(home, listener, Probes(pythons))
-    raise AssertionError("serve() does not return")
+        server.serve(home, listener, ending, Probes(pythons))
 
 
 @contextmanager
@@ -106,6 +103,22 @@ def _listening(path: Path) -> Iterator[socket.socket]:
             yield listener
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told_to_end() -> Iterator[int]:
+    """Yield a file descriptor that becomes readable with SIGTERM or SIGINT.
+
+    A handler that raises would be late by one connection when the signal comes just before ``accept`` sleeps."""
+    ending, signalled = os.pipe()
+    os.set_blocking(signalled, False)
+    signal.set_wakeup_fd(signalled)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        yield ending
+    finally:
+        signal.set_wakeup_fd(-1)
 
 
 def _start_detached(home: Path, pythons: Mapping[str, str]) -> None:

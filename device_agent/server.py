@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -245,23 +246,25 @@ def read_hello(home: Path, probes: Probes) -> Hello:
     return Hello(PROTOCOL_VERSION, __version__, str(home), free_bytes(home), read_device(), probes.all())
 
 
-def serve(home: Path, listener: socket.socket, probes: Probes) -> None:
-    """Answer hosts and run jobs until the process is told to end."""
+def serve(home: Path, listener: socket.socket, ending: int, probes: Probes) -> None:
+    """Answer hosts and run jobs until the file descriptor ``ending`` becomes readable."""
     blobs = BlobStore(home)
     queue = JobQueue(home, blobs, probes)
     queue.load()
     threading.Thread(target=queue.run_forever, name="runner", daemon=True).start()
     methods = Methods(home, blobs, queue)
-    while True:
-        connection = Connection(_accept(listener), methods, lambda: read_hello(home, probes))
-        threading.Thread(target=connection.serve, name="connection", daemon=True).start()
+    while ending not in select.select([listener, ending], [], [])[0]:
+        connected = _accept(listener)
+        if connected:
+            connection = Connection(connected, methods, lambda: read_hello(home, probes))
+            threading.Thread(target=connection.serve, name="connection", daemon=True).start()
 
 
-def _accept(listener: socket.socket) -> socket.socket:
-    while True:
-        try:
-            return listener.accept()[0]
-        except OSError as error:
-            # Too many open files, most likely: they become free when hosts leave.
-            log.note(f"no connection accepted: {error}")
-            time.sleep(0.1)
+def _accept(listener: socket.socket) -> socket.socket | None:
+    try:
+        return listener.accept()[0]
+    except OSError as error:
+        # Too many open files, most likely: they become free when hosts leave.
+        log.note(f"no connection accepted: {error}")
+        time.sleep(0.1)
+        return None

@@ -94,14 +94,18 @@ class ExperimentSection(Section):
 
 @dataclass(frozen=True)
 class Step:
-    """One technique of a variant with its validated settings, every default filled in."""
+    """One technique of a variant with its validated settings, every default filled in.
+
+    ``asked`` are the settings that are not the default: what a reader is shown.
+    """
 
     technique: str
     settings: dict[str, Any]
+    asked: dict[str, Any]
 
     def __str__(self) -> str:
-        said = ", ".join(f"{key} {value}" for key, value in self.settings.items() if value is not None)
-        return f"{self.technique} ({said})"
+        said = ", ".join(f"{key} {value}" for key, value in self.asked.items())
+        return f"{self.technique} ({said})" if said else self.technique
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ def _data_source(section: DataSection, folder: Path) -> DataSource:
 def _step(entry: Mapping[str, Any]) -> Step:
     ((technique, settings),) = entry.items()
     validated = compression.settings_of(technique).model_validate(settings or {})
-    return Step(technique, validated.model_dump())
+    return Step(technique, validated.model_dump(), validated.model_dump(exclude_defaults=True))
 
 
 def _deeper_mistakes(document: Any) -> list[tuple[Location, str]]:

@@ -89,7 +89,9 @@ class SshServer:
     def _sessions(self) -> list[int]:
         if not self._daemon:
             return []
-        return [int(pid) for pid in Path(f"/proc/{self._daemon.pid}/task/{self._daemon.pid}/children").read_text().split()]
+        return [
+            int(pid) for pid in Path(f"/proc/{self._daemon.pid}/task/{self._daemon.pid}/children").read_text().split()
+        ]
 
     def _read_log(self, daemon: subprocess.Popen[str]) -> None:
         for line in daemon.stderr or ():

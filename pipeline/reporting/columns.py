@@ -98,7 +98,11 @@ def reading(record: RunRecord) -> tuple[tuple[str, str], ...]:
         ("raw, gzip", "the flatbuffer as it lies on the device, and compressed: pruning only shows in the second"),
         ("load, first inference", "opening the model, and the first run in a fresh process; never mixed into p50"),
         ("peak memory", "the most a process of this variant held, runtime and Python included"),
-        (VALID, "nothing disturbed the measurement; other numbers are shown, but never chosen"),
+        (
+            VALID,
+            "timed in every process that was asked for and scored on every sample, with finite outputs; heat, clock and "
+            "other load are not looked at yet. Other numbers are shown, but never chosen",
+        ),
         (
             "verdict",
             "of the VALID variants within the budget the fastest by p50; where p50 intervals overlap, the smallest",

@@ -109,6 +109,7 @@ class Agent:
     pythons: dict[str, str] = field(default_factory=lambda: dict(NULL_ONLY))
     process: subprocess.Popen | None = None
     hosts: list[Host] = field(default_factory=list)
+    environment: dict[str, str] | None = None
 
     def start(self) -> Agent:
         self.home.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,11 @@ class Agent:
         command += [f"--runtime={name}={python}" for name, python in self.pythons.items()]
         with self.home.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, f"--ready-fd={signalled}"], pass_fds=[signalled], stdout=log, stderr=log
+                [*command, f"--ready-fd={signalled}"],
+                pass_fds=[signalled],
+                stdout=log,
+                stderr=log,
+                env=self.environment,
             )
         os.close(signalled)
         with os.fdopen(ready) as stream:
@@ -187,6 +192,12 @@ class Agent:
     def array(self, job_id: str, name: str):
         return np.load(job_file_path(str(self.home), job_id, name))
 
+    def end(self) -> None:
+        for host in self.hosts:
+            host.close()
+        if self.process.poll() is None:
+            self.kill(signal.SIGTERM)
+
 
 @pytest.fixture
 def make_agent(tmp_path):
@@ -198,10 +209,15 @@ def make_agent(tmp_path):
 
     yield make
     for agent in agents:
-        for host in agent.hosts:
-            host.close()
-        if agent.process.poll() is None:
-            agent.kill(signal.SIGTERM)
+        agent.end()
+
+
+@pytest.fixture(scope="module")
+def shared_host(tmp_path_factory):
+    """A host of one agent for all tests that leave nothing behind."""
+    agent = Agent(tmp_path_factory.mktemp("shared") / "home").start()
+    yield agent.host()
+    agent.end()
 
 
 @pytest.fixture

@@ -53,11 +53,11 @@ def test_status_lists_the_jobs(agent, host):
     ],
     ids=lambda value: str(value[:40]) if isinstance(value, bytes) else None,
 )
-def test_a_malformed_message_is_an_error_and_the_connection_goes_on(host, line, code, message):
-    error = host.send(line)["error"]
+def test_a_malformed_message_is_an_error_and_the_connection_goes_on(shared_host, line, code, message):
+    error = shared_host.send(line)["error"]
     assert error["code"] == code
     assert message in error["message"]
-    assert host.call("status")["jobs"] == []
+    assert shared_host.call("status")["jobs"] == []
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_a_malformed_message_is_an_error_and_the_connection_goes_on(host, line, 
         ("job.submit", {"spec": {"name": "x"}}, "spec.models is missing"),
     ],
 )
-def test_parameters_of_another_form_are_refused_by_name(host, rpc_error, method, params, message):
+def test_parameters_of_another_form_are_refused_by_name(shared_host, rpc_error, method, params, message):
     with rpc_error(protocol.INVALID_PARAMS, message):
-        host.call(method, **params)
+        shared_host.call(method, **params)
 
 
 def test_a_number_too_large_for_a_float_is_refused(agent, host, rpc_error):
@@ -85,9 +85,9 @@ def test_a_number_too_large_for_a_float_is_refused(agent, host, rpc_error):
 
 
 @pytest.mark.parametrize("method", ["job.result", "job.follow", "job.acknowledge", "job.cancel"])
-def test_an_unknown_job_is_refused(host, rpc_error, method):
+def test_an_unknown_job_is_refused(shared_host, rpc_error, method):
     with rpc_error(protocol.UNKNOWN_JOB, "no job aaaaaaaaaaaaaaaa here; submit it"):
-        host.call(method, job_id="a" * 16)
+        shared_host.call(method, job_id="a" * 16)
 
 
 def test_a_job_with_a_blob_that_was_not_sent_is_refused(agent, host, rpc_error):

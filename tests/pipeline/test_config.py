@@ -36,7 +36,7 @@ def test_paths_are_relative_to_the_file_and_defaults_are_filled_in(tmp_path):
     assert experiment.model == tmp_path / "my.keras"
     assert experiment.data.file == tmp_path / "d.npz"
     settings = {"mode": "int8", "calibration_samples": 200, "io": "int8", "allow_float": False}
-    assert experiment.variants[1].steps == (Step("quantization", settings),)
+    assert experiment.variants[1].steps == (Step("quantization", settings, {"mode": "int8"}),)
     assert experiment.baseline == "float32"
     assert experiment.budget == (BudgetLine("p50_ms", 5.0),)
 

@@ -1,15 +1,12 @@
 """The whole line through the real command line: real TensorFlow, a real agent, real files."""
 
-import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import processes_with, wait_for
 
 pytestmark = pytest.mark.tensorflow
 
@@ -25,91 +22,6 @@ FIVE = """\
     - magnitude_pruning: {epochs: 3, batch_size: 32}
     - quantization: {mode: int8}
 """
-QUICK = "measure: {processes: 2, warmup_s: 0.05, timing_s: 0.05}\n"
-
-
-class Bench:
-    """A home of its own, the tiny models, and the command line."""
-
-    def __init__(self, models: Path, home: Path, folder: Path) -> None:
-        self.models, self.home, self.folder = models, home, folder
-
-    @property
-    def environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "EDGEPRESS"))}
-        return {**kept, "HOME": str(self.home)}
-
-    def command(self, *arguments: str) -> list[str]:
-        return [str(Path(sys.executable).with_name("edgepress")), *map(str, arguments)]
-
-    def edgepress(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env={**self.environment, **more},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-
-    def experiment(
-        self, model: str = "keras3.keras", data: str = "data.npz", variants: str = "  float32: []\n", **more
-    ) -> Path:
-        path = self.folder / "e.yaml"
-        top = "".join(f"{key}: {value}\n" for key, value in {"metric": "top1", **more}.items())
-        source = f"name: tiny\nmodel: {self.models / model}\ndata: {{file: {self.models / data}}}\n"
-        path.write_text(f"{source}{top}variants:\n{variants}{QUICK}")
-        return path
-
-    def record(self) -> dict:
-        newest = max((self.folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        return json.loads((newest / "report.json").read_text())
-
-
-@pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    script = Path(__file__).parents[1] / "tiny_models.py"
-    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def shared_home(tmp_path_factory):
-    """One cache for all, so that what one test built the next ones need not."""
-    home = tmp_path_factory.mktemp("home")
-    yield home
-    stop_agents(home)
-
-
-@pytest.fixture
-def bench(tiny_models, shared_home, tmp_path) -> Bench:
-    return Bench(tiny_models, shared_home, tmp_path)
-
-
-@pytest.fixture
-def fresh_bench(tiny_models, tmp_path):
-    (tmp_path / "work").mkdir()
-    (tmp_path / "home").mkdir()
-    yield Bench(tiny_models, tmp_path / "home", tmp_path / "work")
-    stop_agents(tmp_path / "home")
-
-
-def stop_agents(home: Path) -> None:
-    for process in processes_with(str(home)):
-        os.kill(process, signal.SIGKILL)
-
-
-def processes_with(words: str) -> list[int]:
-    """Return the living processes whose command line has ``words`` in it, but for this one."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if words.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
 
 
 def test_five_variants_are_built_measured_and_reported_and_then_come_from_the_cache(bench):
@@ -234,13 +146,6 @@ def test_a_full_disk_on_this_machine_is_told_and_nothing_half_written(bench, sma
     assert "disk full" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(small_disk.rglob(".part-*"))
-
-
-def wait_for(condition, deadline_s=60):
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])

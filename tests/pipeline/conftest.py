@@ -1,0 +1,90 @@
+"""A command line with a home of its own, and tiny models to give it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import processes_with
+
+QUICK = "{processes: 2, warmup_s: 0.05, timing_s: 0.05}"
+
+
+class Bench:
+    """A home of its own, the tiny models, and the command line."""
+
+    def __init__(self, models: Path, home: Path, folder: Path) -> None:
+        self.models, self.home, self.folder = models, home, folder
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "EDGEPRESS"))}
+        return {**kept, "HOME": str(self.home)}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).with_name("edgepress")), *map(str, arguments)]
+
+    def edgepress(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def experiment(
+        self,
+        model: str = "keras3.keras",
+        data: str = "data.npz",
+        variants: str = "  float32: []\n",
+        measure: str = QUICK,
+        **more: str,
+    ) -> Path:
+        path = self.folder / "e.yaml"
+        top = "".join(f"{key}: {value}\n" for key, value in {"metric": "top1", **more}.items())
+        source = f"name: tiny\nmodel: {self.models / model}\ndata: {{file: {self.models / data}}}\n"
+        path.write_text(f"{source}{top}measure: {measure}\nvariants:\n{variants}")
+        return path
+
+    def record(self) -> dict:
+        newest = max((self.folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        return json.loads((newest / "report.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    script = Path(__file__).parents[1] / "tiny_models.py"
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_home(tmp_path_factory):
+    """One cache for all, so that what one test built the next ones need not."""
+    home = tmp_path_factory.mktemp("home")
+    yield home
+    stop_agents(home)
+
+
+@pytest.fixture
+def bench(tiny_models, shared_home, tmp_path) -> Bench:
+    return Bench(tiny_models, shared_home, tmp_path)
+
+
+@pytest.fixture
+def fresh_bench(tiny_models, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "home").mkdir()
+    yield Bench(tiny_models, tmp_path / "home", tmp_path / "work")
+    stop_agents(tmp_path / "home")
+
+
+def stop_agents(home: Path) -> None:
+    for process in processes_with(str(home)):
+        os.kill(process, signal.SIGKILL)

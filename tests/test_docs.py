@@ -1,0 +1,70 @@
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from pipeline.cli import cli
+from pipeline.config import ExperimentSection, load_experiment
+from pipeline.yaml_file import Section, load_yaml
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+
+
+def commands(group: click.Group, words: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    found = []
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        path = (*words, name)
+        found += commands(command, path) if isinstance(command, click.Group) else [(path, command)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), commands(cli), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_command_has_help_and_stands_in_the_docs_with_its_options(path, command):
+    page = (ROOT / "docs" / "commands.md").read_text()
+    row = next((line for line in page.splitlines() if line.startswith(f"| `edgepress {' '.join(path)}")), None)
+    assert command.help
+    assert row is not None
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name != "help":
+            assert parameter.help, parameter.name
+            assert any(option in row for option in parameter.opts), parameter.opts
+
+
+def keys(section: type[Section], prefix: str = "") -> list[str]:
+    names = []
+    for name, field in section.model_fields.items():
+        key = prefix + (field.alias or name)
+        inner = field.annotation
+        is_section = isinstance(inner, type) and issubclass(inner, Section) and prefix + name != "budget"
+        names += keys(inner, f"{key}.") if is_section else [key]
+    return names
+
+
+@pytest.mark.parametrize("key", keys(ExperimentSection))
+def test_every_key_of_an_experiment_stands_in_the_docs(key):
+    assert f"`{key}`" in (ROOT / "docs" / "experiments.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "experiments").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_experiment_that_is_shipped_loads(path):
+    assert load_experiment(path).variants
+
+
+def test_the_device_file_in_the_docs_loads(tmp_path):
+    from pipeline.devices.inventory import DeviceSection
+
+    text = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "devices.md").read_text(), re.DOTALL)
+    (tmp_path / "pi4-a.yaml").write_text(text.group(1))
+    assert load_yaml(tmp_path / "pi4-a.yaml", DeviceSection).host == "pi4-a.lan"
