@@ -175,7 +175,7 @@ class Connection:
             with self._socket.makefile("rb") as stream:
                 for line in _lines(stream):
                     self._send(self._answer(line))
-        except (ConnectionLost, OSError):
+        except (ConnectionLost, ConnectionError):
             pass  # A host may leave at any moment; its job goes on.
         except Exception:  # noqa: BLE001 - a bug, and the daemon lives on
             log.bug("connection ended by a bug")
@@ -253,7 +253,7 @@ def serve(home: Path, listener: socket.socket, ending: int, probes: Probes) -> N
     queue.load()
     threading.Thread(target=queue.run_forever, name="runner", daemon=True).start()
     methods = Methods(home, blobs, queue)
-    while ending not in select.select([listener, ending], [], [])[0]:
+    while ending not in select.select([listener.fileno(), ending], [], [])[0]:
         connected = _accept(listener)
         if connected:
             connection = Connection(connected, methods, lambda: read_hello(home, probes))

@@ -53,7 +53,7 @@ _KERAS_VARIANTS = """\
 _PRUNED = """\
 {mark}  pruned_int8:
 {mark}    # Needs x_train and y_train to train with, and a Keras model.
-{mark}    - magnitude_pruning: {{schedule: polynomial, final_sparsity: 0.8, epochs: 2}}
+{mark}    - magnitude_pruning: {{schedule: polynomial, final_sparsity: 0.8, epochs: 3}}
 {mark}    - quantization: {{mode: int8}}
 """
 

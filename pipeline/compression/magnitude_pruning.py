@@ -23,9 +23,9 @@ class Settings(Section):
     """``final_sparsity`` is the share of zeros in each prunable tensor at the end."""
 
     schedule: Literal["polynomial", "constant"] = "polynomial"
-    initial_sparsity: float = Field(0.3, ge=0, lt=1)
+    initial_sparsity: float = Field(0.5, ge=0, lt=1)
     final_sparsity: float = Field(0.8, gt=0, lt=1)
-    epochs: int = Field(2, ge=1, le=1000)
+    epochs: int = Field(3, ge=1, le=1000)
     batch_size: int = Field(128, ge=1, le=65536)
     learning_rate: float = Field(0.001, gt=0, le=1)
 

@@ -100,7 +100,7 @@ def reading(record: RunRecord) -> tuple[tuple[str, str], ...]:
         ("peak memory", "the most a process of this variant held, runtime and Python included"),
         (
             VALID,
-            "timed in every process that was asked for and scored on every sample, with finite outputs; heat, clock and "
+            "timed in every process asked for and scored on every sample, with finite outputs; heat, clock and "
             "other load are not looked at yet. Other numbers are shown, but never chosen",
         ),
         (

@@ -1,0 +1,62 @@
+import os
+import signal
+import threading
+
+import pytest
+from processes import processes_with, wait_for
+
+from pipeline.errors import ModelError, StepError
+from pipeline.step_process import RunningSteps, StepProcess
+
+pytestmark = pytest.mark.tensorflow
+
+
+def inspect(model, timeout_s: float = 120) -> StepProcess:
+    return StepProcess("inspect", {"kind": "inspect", "source": str(model), "format": "keras3"}, timeout_s)
+
+
+def silent(fraction: float, text: str) -> None:
+    pass
+
+
+def test_a_step_leaves_its_files_and_its_log(bench, tmp_path):
+    inspect(bench.models / "keras3.keras").run(tmp_path, silent, RunningSteps())
+    assert {"request.json", "log.txt", "model.json"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_step_that_takes_too_long_is_ended_and_told(bench, tmp_path):
+    step = inspect(bench.models / "keras3.keras", timeout_s=0.2)
+    with pytest.raises(StepError, match=r"inspect: not finished after 0\.2 s; raise limits\.step_timeout_s"):
+        step.run(tmp_path, silent, RunningSteps())
+    assert not processes_with(str(tmp_path))
+
+
+def test_an_error_of_ours_keeps_its_kind(tmp_path):
+    (tmp_path / "damaged.keras").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ModelError, match=r"inspect: model .*damaged\.keras: cannot be loaded"):
+        inspect(tmp_path / "damaged.keras").run(tmp_path, silent, RunningSteps())
+
+
+def test_a_bug_in_a_step_is_told_with_the_end_of_its_log(tmp_path):
+    with pytest.raises(StepError, match=r"ended with exit code 1; the end of its log:(.|\n)*KeyError: 'no such kind'"):
+        StepProcess("odd", {"kind": "no such kind"}, 60).run(tmp_path, silent, RunningSteps())
+
+
+def test_a_step_that_is_killed_names_the_signal(bench, tmp_path):
+    def kill() -> None:
+        wait_for(lambda: processes_with(str(tmp_path / "request.json")))
+        for process in processes_with(str(tmp_path / "request.json")):
+            os.kill(process, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(StepError, match=r"ended by SIGKILL \(out of memory\?\)"):
+        inspect(bench.models / "keras3.keras").run(tmp_path, silent, RunningSteps())
+    killer.join()
+
+
+def test_a_stopped_run_starts_no_further_step(tmp_path):
+    running = RunningSteps()
+    running.stop()
+    with pytest.raises(StepError, match="stopped before it began"):
+        inspect(tmp_path / "any.keras").run(tmp_path, silent, running)
