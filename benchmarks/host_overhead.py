@@ -22,7 +22,7 @@ from models import fashion_mnist
 from pipeline.cache import user_cache
 
 ROOT = Path(__file__).parent.parent
-ROUNDS = 3
+ROUNDS = 2
 LIMIT = 1.1
 
 

@@ -81,8 +81,11 @@ def measure(
     key = key_of(to_json(spec), to_json(hello.device), runtimes, hello.agent_version)
     folder = cache.subfolder("measurements") / key
     if reuse and folder.is_dir():
-        progress.stage("measure").finish("taken over from an earlier run (--reuse)")
-        return _loaded(folder, reused=True)
+        earlier = _loaded(folder, reused=True)
+        # What failed may have failed for the day's reasons: it is tried again, not taken over.
+        if not earlier.result.failures:
+            progress.stage("measure").finish("taken over from an earlier run (--reuse)")
+            return earlier
     _push(client, artifacts, samples, progress)
     job_id = client.submit(spec)
     _follow(client, job_id, progress)
@@ -106,8 +109,9 @@ def _follow(client: AgentClient, job_id: str, progress: Progress) -> None:
 
     state = client.follow(job_id, on_event)
     stage.finish(state)
-    if state != "done":
-        raise AgentError(f"job {job_id} ended as {state}; run again to have it done", code=0)
+    if state == "cancelled":
+        client.acknowledge(job_id)  # or the next run would find it, still cancelled
+        raise AgentError(f"job {job_id} was cancelled on the device; run again to have it done", code=0)
 
 
 def _collect(client: AgentClient, job_id: str, cache: Cache, key: str) -> None:

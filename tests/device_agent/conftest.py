@@ -138,7 +138,10 @@ class Agent:
         return connected
 
     def host(self) -> Host:
-        self.hosts.append(Host(self.connect()))
+        try:
+            self.hosts.append(Host(self.connect()))
+        except (AssertionError, OSError) as error:
+            raise AssertionError(f"no hello; the daemon ended with {self.process.poll()}:\n{self.log()}") from error
         return self.hosts[-1]
 
     def kill(self, number: int = signal.SIGKILL) -> None:
