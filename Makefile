@@ -10,6 +10,7 @@ PYTEST_FLAGS ?=
 
 export PYTHONUNBUFFERED = 1
 
+.SECONDARY:
 .PHONY: run test check setup environments benchmarks lock clean
 .DELETE_ON_ERROR:
 
@@ -35,17 +36,23 @@ benchmarks: setup
 setup:
 	@$(MAKE) --no-print-directory -j3 environments
 
-environments: $(HOST)/.installed $(ENVIRONMENTS)/litert/.installed $(ENVIRONMENTS)/tflite_runtime/.installed
+environments: $(HOST)/.ready $(ENVIRONMENTS)/litert/.ready $(ENVIRONMENTS)/tflite_runtime/.ready
 
 $(HOST)/.installed: requirements/host.txt
 $(ENVIRONMENTS)/litert/.installed: requirements/agent-litert.txt
 $(ENVIRONMENTS)/tflite_runtime/.installed: requirements/agent-tflite_runtime.txt
 
-# The project itself is built without isolation, with the locked setuptools: nothing is fetched that has no hash.
-$(ENVIRONMENTS)/%/.installed: requirements/build.txt setup.cfg pyproject.toml
+$(ENVIRONMENTS)/%/.installed: requirements/build.txt
 	@echo "installing the environment $(@D)"
 	@sh requirements/make_environment.sh $(PYTHON) $(@D)
-	@$(@D)/bin/python $(PIP) install --require-hashes -r requirements/build.txt -r $(firstword $(filter-out requirements/build.txt,$(filter requirements/%,$^)))
+	@$(@D)/bin/python $(PIP) install --require-hashes $(patsubst %,-r %,$(filter requirements/%,$^))
+	@touch $@
+
+# The project itself is built without isolation, with the locked setuptools: nothing is fetched that has no hash. One
+# after another, since each build writes the same egg-info into the checkout.
+$(ENVIRONMENTS)/litert/.ready: | $(HOST)/.ready
+$(ENVIRONMENTS)/tflite_runtime/.ready: | $(ENVIRONMENTS)/litert/.ready
+$(ENVIRONMENTS)/%/.ready: $(ENVIRONMENTS)/%/.installed setup.cfg pyproject.toml
 	@$(@D)/bin/python $(PIP) install --no-build-isolation --no-deps --editable .
 	@touch $@
 
