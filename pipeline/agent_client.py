@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from device_agent.protocol import (
+    UNKNOWN_JOB,
     Hello,
     JobFile,
     JobResult,
@@ -120,7 +121,10 @@ class AgentClient:
 
     def result(self, job_id: str) -> JobResult:
         """Return the result of a finished job."""
-        return self._call(JobResult, "job.result", {"job_id": job_id})
+        result = self._call(JobResult, "job.result", {"job_id": job_id})
+        if result.job_id != job_id:
+            raise DeviceError(f"the agent on {self._device} answered with another job than {job_id}")
+        return result
 
     def fetch_files(self, result: JobResult, folder: Path, progress: TransferProgress) -> None:
         """Copy the files of a finished job into ``folder``; those that are there already are not fetched again.
@@ -142,8 +146,13 @@ class AgentClient:
                 )
 
     def acknowledge(self, job_id: str) -> None:
-        """Tell the agent that it may forget a finished job."""
-        self._call(Done, "job.acknowledge", {"job_id": job_id})
+        """Tell the agent that it may forget a finished job; one that it does not know was forgotten already."""
+        try:
+            self._call(Done, "job.acknowledge", {"job_id": job_id})
+        except AgentError as error:
+            # The answer may have been lost with the connection, and the request sent again.
+            if error.code != UNKNOWN_JOB:
+                raise
 
     def cancel(self, job_id: str) -> str:
         """Stop a job and return its state."""

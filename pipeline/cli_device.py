@@ -55,12 +55,13 @@ def trust(name: str, yes: bool, replace: bool) -> None:
     """Show the fingerprint of a board's host key, and take it over when you agree."""
     from pipeline.devices.inventory import find_device
     from pipeline.devices.trust import trust_device
+    from pipeline.errors import HostKeyRefused
 
     def confirm(shown: ShownKey) -> None:
         click.echo(f"{shown.title} shows the host key\n  {shown.key_type} {shown.fingerprint}")
         click.echo("Compare it with the board's own: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
-        if not yes:
-            click.confirm("Is it the same?", abort=True)
+        if not yes and not click.confirm("Is it the same?"):
+            raise HostKeyRefused(f"host key of {shown.title} was not taken over")
 
     taken = trust_device(find_device(name), confirm, replace)
     click.echo(f"{name} is trusted" if taken else f"{name} was trusted already")

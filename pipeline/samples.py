@@ -124,7 +124,12 @@ def read_npz(path: Path) -> dict[str, Array]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: cannot be read as .npz: {error}") from error
     _check_arrays(path, arrays, found)
-    return arrays
+    return {name: _flat_labels(array) if name.startswith("y_") else array for name, array in arrays.items()}
+
+
+def _flat_labels(labels: Array) -> Array:
+    """Return labels [n, 1], as some of Keras's own data sets have them, as [n]."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _check_arrays(path: Path, arrays: Mapping[str, Array], found: str) -> None:

@@ -132,6 +132,9 @@ def _message(model: type[pydantic.BaseModel], where: Location, prefix: Location,
     if kind == "extra_forbidden":
         known = ", ".join(_known_keys(section)) if section else "none"
         return f'unknown key "{key}"; known: {known}'
+    if kind == "invalid_key":
+        known = ", ".join(_known_keys(section)) if section else "none"
+        return f"key {shown(problem['input'])} is not text; known: {known}"
     if kind == "missing":
         return f'"{key}" is missing; expected {_expected(field) or "a value"}'
     if kind in ("value_error", "assertion_error"):
@@ -154,9 +157,10 @@ def shown(value: Any) -> str:
         return "a mapping"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "a list"
-    text = (
-        f'"{value}"' if isinstance(value, str) else {True: "true", False: "false", None: "empty"}.get(value, str(value))
-    )
+    if value is None or isinstance(value, bool):
+        # By identity: 1 and 0 would be found among the keys True and False.
+        return "empty" if value is None else str(value).lower()
+    text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -180,14 +184,16 @@ def _field_at(
         else:
             arguments = typing.get_args(_without_none(kind))
             kind = arguments[-1 if isinstance(part, str) else 0] if arguments else None
+            # Of an item, not of the list that it is in.
+            field = FieldInfo.from_annotation(kind) if kind else None
     return section, field
 
 
 def _without_none(kind: Any) -> Any:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         rest = [option for option in typing.get_args(kind) if option is not type(None)]
-        return rest[0] if len(rest) == 1 else kind
-    return kind
+        return _without_none(rest[0]) if len(rest) == 1 else kind
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
 
 
 def _section(kind: Any) -> type[pydantic.BaseModel] | None:

@@ -79,11 +79,11 @@ class SshServer:
             self._daemon.wait(10)
             self._daemon = None
 
-    def cut_connections(self) -> int:
-        """Kill the server's side of every connection, as a crash or a dead network would; return how many."""
+    def cut_connections(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """Kill the server's side of every connection; return how many. SIGSTOP: it is silent, as behind a dead line."""
         sessions = self._sessions()
         for pid in sessions:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         return len(sessions)
 
     def _sessions(self) -> list[int]:

@@ -12,6 +12,7 @@ from device_agent.protocol import (
     Hello,
     JobEvent,
     ProtocolError,
+    check_range,
     decode,
     encode,
     from_json,
@@ -21,6 +22,7 @@ from pipeline.devices.transport import AgentStream
 from pipeline.errors import AgentError, DeviceError, DeviceFull, ProtocolMismatch
 
 HELLO_TIMEOUT_S = 60.0
+MOST_BYTES = 1 << 63
 
 Message = dict[str, Any]
 OnEvent = Callable[[JobEvent], None]
@@ -112,7 +114,19 @@ def _read_hello(stream: AgentStream, device: str) -> Hello:
             f"agent on {device} speaks protocol {printable(json.dumps(version), 20)}, this host needs "
             f'{PROTOCOL_VERSION}; run "edgepress device provision {device}"'
         )
-    return _parse(Hello, params, device)
+    return _checked(_parse(Hello, params, device), device)
+
+
+def _checked(hello: Hello, device: str) -> Hello:
+    """Return ``hello`` if paths can be made from its home, and its numbers can be shown."""
+    try:
+        if not (hello.home.startswith("/") and hello.home.isprintable()):
+            raise ProtocolError(f"home is {hello.home!r}; expected an absolute path")
+        check_range("free_bytes", hello.free_bytes, 0, MOST_BYTES)
+        check_range("ram_bytes", hello.device.ram_bytes or 0, 0, MOST_BYTES)
+    except ProtocolError as error:
+        raise _malformed(error, device) from error
+    return hello
 
 
 def _hello_params(line: bytes, device: str) -> Message:

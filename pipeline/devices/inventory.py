@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import platformdirs
 from pydantic import AfterValidator, Field
 
-from pipeline.errors import ConfigError, Mistake, UsageError
+from pipeline.errors import ConfigError, Mistake, StorageError, UsageError
 from pipeline.yaml_file import Location, Section, load_yaml, mistakes_in
 
 PROJECT_FOLDER = Path("configs/devices")
@@ -120,9 +120,12 @@ def add_device(device: Device) -> Path:
 
     Raises:
         UsageError: if the name is taken or a value is not allowed.
+        StorageError: if the file cannot be written.
     """
     if not _NAME.fullmatch(device.name):
         raise UsageError(f'device name is "{device.name}"; expected lower-case letters, digits, _ and -, 63 at most')
+    if device.name == LOCAL.name:
+        raise UsageError('device "local" is built in; choose another name')
     taken = device_files().get(device.name)
     if taken:
         remedy = f'run "edgepress device remove {device.name}" first, or edit that file'
@@ -141,12 +144,16 @@ def remove_device(name: str) -> Path:
 
     Raises:
         UsageError: if there is no such file.
+        StorageError: if it cannot be deleted.
     """
     device = find_device(name) if name not in device_files() else None
     if device is LOCAL:
         raise UsageError('device "local" is built in and has no file to remove')
     file = device_files()[name]
-    file.unlink()
+    try:
+        file.unlink()
+    except OSError as error:
+        raise StorageError(f"{file} cannot be deleted: {error.strerror}") from error
     return file
 
 
@@ -212,11 +219,14 @@ def _folder_to_write() -> Path:
 def _write_whole(file: Path, document: dict[str, Any]) -> None:
     from ruamel.yaml import YAML
 
-    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        with temporary.open("w", encoding="utf-8") as out:
-            YAML().dump(document, out)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w", encoding="utf-8") as out:
+                YAML().dump(document, out)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{file} cannot be written: {error.strerror}") from error

@@ -85,14 +85,13 @@ class SshTransport:
             if self._sftp is None:
                 self._sftp = _open_sftp(connection)
             yield self._sftp
-        except (paramiko.SSHException, EOFError, TimeoutError) as error:
+        except (paramiko.SSHException, EOFError, OSError) as error:
             self._sftp = None
-            raise DeviceUnreachable(f"the connection to {self._target.title} was cut: {error}") from error
-        except OSError as error:
-            self._sftp = None
-            if not connection.is_active():
-                raise DeviceUnreachable(f"the connection to {self._target.title} was cut: {error}") from error
-            raise DeviceError(f"{self._target.title}: {remote}: {error.strerror or error}") from error
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError) and connection.is_active():
+                raise DeviceError(f"{self._target.title}: {remote}: {error.strerror or error}") from error
+            connection.close()
+            said = f": {error}" if str(error) else ""
+            raise DeviceUnreachable(f"the connection to {self._target.title} was cut{said}") from error
         except BaseException:
             # Answers to what was under way would be taken for answers to the next request.
             self._sftp = None
@@ -153,6 +152,7 @@ class SshStream:
         except paramiko.ChannelException:
             return
         except (paramiko.SSHException, EOFError, OSError) as error:
+            self._connection.close()
             silence = f"for {self._target.keepalive_s + PROBE_TIMEOUT_S:g} s"
             raise DeviceUnreachable(f"{self._target.title} gives no sign of life {silence}") from error
 
@@ -164,8 +164,12 @@ class SshStream:
         # The exit status comes behind the end of the output.
         self._channel.status_event.wait(5)
         self._keep_stderr()
-        status = self._channel.exit_status
-        return stream_ended(self._target.title, self._spoke, status if status >= 0 else None, self._stderr)
+        status: int | None = self._channel.exit_status
+        if status == -1:
+            # paramiko may take a while to notice that all is cut; the next call must not try this connection again.
+            status = None
+            self._connection.close()
+        return stream_ended(self._target.title, self._spoke, status, self._stderr)
 
 
 def _open_sftp(connection: paramiko.Transport) -> paramiko.SFTPClient:

@@ -118,8 +118,6 @@ class _Reader:
     def _lookup(self, given: str, alias: str) -> paramiko.SSHConfigDict:
         try:
             return paramiko.SSHConfig.from_text(given + self._text).lookup(alias)
-        except ImportError as error:
-            raise self._mistake('"Match exec" is not supported; use "Host" or another "Match" for it') from error
         except (paramiko.SSHException, ValueError, KeyError) as error:
             raise self._mistake(str(error)) from error
 

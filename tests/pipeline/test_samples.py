@@ -84,3 +84,8 @@ def test_calibration_indices_are_fixed_by_the_seed_and_distinct(tmp_path):
     assert len(indices) == 100
     assert data.fixed_indices(5000) == list(range(1000))
     np.testing.assert_array_equal(data.inputs([3, 5]), np.array([[7.0], [11.0]], np.float32))
+
+
+def test_labels_in_a_column_are_taken_as_a_list(tmp_path):
+    path = saved(tmp_path, x_test=np.ones((8, 3)), y_test=np.arange(8).reshape(8, 1))
+    assert np.load(npz_samples(path, Cache(tmp_path), None, None).y_test).shape == (6,)

@@ -1,17 +1,18 @@
-"""A home of its own for every test, and SSH servers to talk to."""
+"""A home of its own for every test, SSH servers to talk to, and an agent behind them."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import os
+import signal
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
+from boards import attach, device_on
+from processes import processes_with
 from ssh_server import SSHD, SshServer, make_key
 
-from pipeline.devices.inventory import Device
+from pipeline.devices.local import LocalTransport
+from pipeline.devices.ssh import SshTransport
+from pipeline.devices.ssh_config import ssh_target
 
 
 @pytest.fixture(autouse=True)
@@ -31,33 +32,17 @@ def home(tmp_path, monkeypatch):
 def keys(tmp_path_factory):
     """Key pairs by name; making them once saves seconds."""
     folder = tmp_path_factory.mktemp("keys")
-    names = ("host_a", "host_b", "user", "stranger")
-    made = {name: make_key(folder / name) for name in names}
+    made = {name: make_key(folder / name) for name in ("host_a", "host_b", "user", "stranger")}
     made["host_rsa"] = make_key(folder / "host_rsa", "rsa")
-    made["locked"] = make_key(folder / "locked", passphrase="secret")
+    made["locked"] = make_key(folder / "locked", passphrase="a secret")
     return made
-
-
-@pytest.fixture(scope="session")
-def _one_sshd(tmp_path_factory, keys):
-    if not SSHD:
-        pytest.skip("no sshd on this machine: install openssh-server")
-    with SshServer(tmp_path_factory.mktemp("sshd"), [keys["host_a"]], keys["user"]) as server:
-        yield server
-
-
-@pytest.fixture
-def sshd(_one_sshd):
-    """A server that all tests share; no connection of an earlier test is left on it."""
-    _one_sshd.cut_connections()
-    return _one_sshd
 
 
 @pytest.fixture
 def start_sshd(tmp_path, keys):
-    """A function that starts a further server with the host keys of these names."""
+    """A function that starts a server with the host keys of these names."""
     if not SSHD:
-        pytest.skip("no sshd on this machine: install openssh-server")
+        pytest.skip("no OpenSSH server is installed")
     running = []
 
     def start(*host_keys):
@@ -72,13 +57,42 @@ def start_sshd(tmp_path, keys):
 
 
 @pytest.fixture
+def sshd(start_sshd):
+    """A server that nobody knows yet."""
+    return start_sshd("host_a")
+
+
+@pytest.fixture
 def board(sshd, home):
-    """The shared server as a device whose key the user knows already."""
+    """A server as a device, whose key the user's known_hosts has."""
     (home / ".ssh" / "known_hosts").write_text(sshd.known_hosts_line)
     return device_on(sshd)
 
 
-def device_on(server, **changes):
-    """Return ``server`` as a device, reached by its address and the user's key."""
-    values = {"host": server.host, "port": server.port, "user": server.user, "identity_file": server.user_key}
-    return Device("pi4", "ssh", **{**values, **changes})
+@pytest.fixture
+def agent_home(tmp_path):
+    """Where an agent lives; one that is started there ends with the test."""
+    folder = tmp_path / "agent"
+    yield folder
+    for process in processes_with(str(folder)):
+        os.kill(process, signal.SIGKILL)
+
+
+@pytest.fixture
+def ssh(board, agent_home):
+    """The transport to a real agent through a real sshd."""
+    transport = SshTransport(ssh_target(board), attach(agent_home))
+    yield transport
+    transport.close()
+
+
+@pytest.fixture
+def local(agent_home):
+    """The transport to a real agent as a local process."""
+    return LocalTransport("local", attach(agent_home))
+
+
+@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.sshd)])
+def transport(request):
+    """Each transport in turn."""
+    return request.getfixturevalue(request.param)
