@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from device_agent import metrics
 from pipeline import compression
@@ -28,9 +30,10 @@ TOOLCHAIN = ("tensorflow", "tf_keras", "keras", "tensorflow-model-optimization",
 
 @dataclass(frozen=True)
 class SourceModel:
-    """The model as the user has it: its file, format, content hash, and what goes in and out."""
+    """The model as the user has it: its file, our copy of it, format, content hash, and what goes in and out."""
 
     path: Path
+    kept: Path
     format: Format
     sha256: str
     inputs: tuple[TensorInfo, ...]
@@ -65,14 +68,15 @@ class Builder:
         path = self.experiment.model
         kind = detect_format(path)
         digest = content_sha256(path)
+        kept = self._keep(path, digest)
         key = key_of("inspect", digest, kind, toolchain())
-        request = {"kind": "inspect", "source": str(path.resolve()), "format": kind}
+        request = {"kind": "inspect", "source": str(kept), "format": kind}
         folder, _ = self._built(_Node(key, self._process(f"inspect {path.name}", request)), lambda fraction, text: None)
         facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         inputs, outputs = (tuple(map(_tensor, facts[end])) for end in ("inputs", "outputs"))
         if len(inputs) != 1 or len(outputs) != 1:
             raise ModelError(f"model {path}: has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
-        return SourceModel(path, kind, digest, inputs, outputs)
+        return SourceModel(path, kept, kind, digest, inputs, outputs)
 
     def build(self, source: SourceModel, variant: Variant, report: Report) -> tuple[Artifact, bool]:
         """Return the artifact of a variant, and whether all of it came from the cache.
@@ -91,27 +95,41 @@ class Builder:
         report(1.0, "done")
         return _artifact(folder, variant), not fresh
 
+    def _keep(self, path: Path, digest: str) -> Path:
+        """Copy the model into the cache, by its hash: what is built under a key is built from just that content."""
+        with self.cache.entry("models", digest) as (folder, was_there):
+            if not was_there:
+                with self.cache.writing(folder):
+                    (shutil.copytree if path.is_dir() else shutil.copyfile)(path, folder / path.name)
+                if content_sha256(folder / path.name) != digest:
+                    raise ModelError(f"model {path}: changed while it was read; run again")
+        return next((self.cache.folder / "models" / digest).iterdir())
+
     def stop(self) -> None:
         """End every step that is still under way; none can be started afterwards."""
         self._running.stop()
 
     def _chain(self, source: SourceModel, variant: Variant) -> list[_Node]:
         nodes: list[_Node] = []
-        path, kind, key = source.path.resolve(), source.format, source.sha256
+        path, kind, key = source.kept, source.format, source.sha256
         rewriting = [step for step in variant.steps if compression.rewrites(step.technique)]
         configuring = [step for step in variant.steps if not compression.rewrites(step.technique)]
         for step in rewriting:
-            node = self._node("rewrite", key, path, kind, [step], f"{variant.name}: {step.technique}")
+            node = self._node("rewrite", source, key, path, kind, [step], f"{variant.name}: {step.technique}")
             nodes.append(node)
             path, kind, key = self.cache.folder / "builds" / node.key / "model.keras", "keras2", node.key
-        return [*nodes, self._node("export", key, path, kind, configuring, f"{variant.name}: export")]
+        return [*nodes, self._node("export", source, key, path, kind, configuring, f"{variant.name}: export")]
 
-    def _node(self, work: str, source_key: str, path: Path, kind: Format, steps: list[Step], label: str) -> _Node:
+    def _node(
+        self, work: str, source: SourceModel, source_key: str, path: Path, kind: Format, steps: list[Step], label: str
+    ) -> _Node:
         data = {
             "scale": self.samples.scale,
             "offset": self.samples.offset,
             "seed": self.experiment.seed,
-            "runtime": self.experiment.runtime,
+            "dtype": source.inputs[0].dtype,
+            # Only the conversion looks at where the flatbuffer will run: another runtime needs no other training.
+            "runtime": self.experiment.runtime if work == "export" else "",
         }
         described = [{"technique": step.technique, "settings": step.settings} for step in steps]
         key = key_of(work, source_key, kind, described, data, self.samples.training_sha256, toolchain())
@@ -146,9 +164,28 @@ def check_fit(experiment: Experiment, source: SourceModel, samples: Samples) -> 
         where = experiment.data.file or f"task {experiment.task}"
         wanted = tuple(size or None for size in expected)
         raise DataError(f"{where}: samples have shape {found}; model {source.path} takes {wanted} for one sample")
+    if np.dtype(source.inputs[0].dtype).kind in "iu" and (samples.scale, samples.offset) != (1.0, 0.0):
+        raise DataError(
+            f"{experiment.file}: data.scale is {samples.scale:g} and data.offset {samples.offset:g}, but model "
+            f"{source.path} takes {source.inputs[0].dtype}; expected 1 and 0"
+        )
+    labels = [samples.y_test]
+    if samples.y_train is not None and any(map(_trains, experiment.variants)):
+        labels.append(samples.y_train)
+    for path in labels:
+        _check_labels(experiment, source, np.load(path))
+
+
+def _trains(variant: Variant) -> bool:
+    return any(compression.rewrites(step.technique) for step in variant.steps)
+
+
+def _check_labels(experiment: Experiment, source: SourceModel, labels: npt.NDArray[Any]) -> None:
+    # One sample of each label is enough to see whether the metric takes them.
+    some = np.unique(labels) if labels.ndim == 1 else labels[:1]
+    outputs = np.zeros((len(some), *(size or int(some.max()) + 1 for size in source.outputs[0].shape[1:])))
     try:
-        outputs = np.broadcast_to(np.float32(0), (samples.count, *(size or 1 for size in source.outputs[0].shape[1:])))
-        metrics.find(experiment.metric)(outputs, np.load(samples.y_test))
+        metrics.find(experiment.metric)(outputs, some)
     except ValueError as error:
         raise DataError(f"{experiment.file}: metric {experiment.metric} does not fit: {error}") from error
 
@@ -167,9 +204,8 @@ def toolchain() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in TOOLCHAIN}
     folder = Path(__file__).parent
     ours = [*sorted((folder / "compression").glob("*.py"))]
-    ours += [
-        folder / f"{name}.py" for name in ("export", "fine_tuning", "keras_bridge", "step_worker", "training_data")
-    ]
+    names = ("export", "fine_tuning", "keras_bridge", "model_files", "step_worker", "training_data")
+    ours += [folder / f"{name}.py" for name in names]
     return {**versions, "edgepress": key_of([file_sha256(path) for path in ours])[:16]}
 
 

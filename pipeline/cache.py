@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -62,6 +63,15 @@ class Cache:
                 _rename_unless_there(folder, final)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self, kind: str, key: str) -> Iterator[None]:
+        """Hold the entry ``kind/key`` for this process alone; others wait. It falls free when the process ends."""
+        with self.writing(self.folder):
+            file = (self.subfolder(kind) / f".lock-{key}").open("w")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def remove_leftovers(self, kind: str) -> None:
         """Remove what processes that have died left half-made."""

@@ -121,14 +121,12 @@ def main() -> None:
     """Run the command line; every expected fault is one message and an exit code."""
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
+    except click.exceptions.Abort:  # what click makes of Ctrl-C, and of the end of input at a prompt
+        click.echo("interrupted; what was finished is kept: run the same command again to go on", err=True)
         code = INTERRUPTED
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except KeyboardInterrupt:
-        click.echo("interrupted; what was finished is kept: run the same command again to go on", err=True)
-        code = INTERRUPTED
     except Exception as error:
         from pipeline.errors import EdgepressError
 

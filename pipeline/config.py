@@ -55,7 +55,7 @@ class MeasureSection(Section):
 class LimitsSection(Section):
     """What a child process may use."""
 
-    step_timeout_s: float = Field(3600, gt=0)
+    step_timeout_s: float = Field(3600, gt=0, le=604800)
     block_timeout_s: float = Field(600, ge=0.1, le=86400)
     memory_mib: int = Field(0, ge=0, le=1 << 24)
 
@@ -76,7 +76,7 @@ class ExperimentSection(Section):
     """An experiment file. Give either ``task``, or ``model`` with ``data`` and ``metric``."""
 
     schema_number: Literal[1] = Field(1, alias="schema")
-    name: str = Field(pattern=_NAME.pattern, description="a name of letters, digits, _ . and -, 64 at most")
+    name: str = Field(pattern=rf"^{_NAME.pattern}$", description="a name of letters, digits, _ . and -, 64 at most")
     task: str | None = Field(None, description="the name of a reference task")
     model: str | None = Field(None, description="a path to a .keras, .h5 or .tflite file or a SavedModel folder")
     data: DataSection = DataSection()
@@ -179,7 +179,7 @@ def load_experiment(path: Path) -> Experiment:
         name=section.name,
         file=path,
         task=section.task,
-        model=task.CHECKPOINT if task else folder / str(section.model),
+        model=task.CHECKPOINT if task else folder / Path(str(section.model)).expanduser(),
         data=_data_source(section.data, folder),
         metric=section.metric or task.METRIC,  # type: ignore[union-attr]  # checked: no task means a metric is given
         device=section.device,
@@ -227,18 +227,18 @@ def _deeper_mistakes(document: Any) -> list[tuple[Location, str]]:
 def _source_mistakes(document: Mapping[str, Any]) -> list[tuple[Location, str]]:
     given = document.get("data")
     data: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
-    if "task" in document:
-        clash = [key for key in ("model", "metric") if key in document]
+    if document.get("task") is not None:
+        clash = [key for key in ("model", "metric") if document.get(key) is not None]
         found: list[tuple[Location, str]] = [((key,), f'"{key}" and "task" exclude each other') for key in clash]
-        if "file" in data:
+        if data.get("file") is not None:
             found.append((("data", "file"), 'data.file goes with "model"; a task takes data.folder'))
         return found
     missing: list[tuple[Location, str]] = [
         ((), f'"{key}" is missing; give model, metric and data.file, or one task of: {", ".join(known_tasks())}')
         for key in ("model", "metric")
-        if key not in document
+        if document.get(key) is None
     ]
-    if "file" not in data:
+    if data.get("file") is None:
         missing.append((("data",), '"data.file" is missing; expected an .npz file with x_test and y_test'))
     return missing
 

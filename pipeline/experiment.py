@@ -55,6 +55,7 @@ def run_experiment(experiment: Experiment, options: Options, progress: Progress)
         EdgepressError: if nothing can be said of any variant. What was finished stays in the cache.
     """
     started = _utc_now()
+    Cache(options.output).subfolder("")  # that runs cannot be written there is better known now than after them
     device = find_device(experiment.device)
     with AgentClient(open_transport(device), device.name) as client:
         _check_runtime(client, experiment, device)

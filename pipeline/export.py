@@ -20,6 +20,8 @@ from pipeline.training_data import TrainingData
 
 Configure = Callable[[Any], None]
 PARITY_SAMPLES = 32
+PARITY_FLOOR_DB = 10.0
+"""Below this the noise is a third of the signal: such a flatbuffer loads and lies. Good int8 has about 30 dB."""
 
 
 def model_tensors(model: Any) -> tuple[list[TensorInfo], list[TensorInfo]]:
@@ -85,18 +87,27 @@ def parity_db(model: Any, content: bytes, data: TrainingData) -> float | None:
     Over up to 32 fixed training samples, on this machine; None when the outputs are equal.
 
     Raises:
-        StepError: if an output is not finite.
+        ModelError: if the model itself gives outputs that are not finite.
+        StepError: if the flatbuffer does, or has less than 10 dB.
     """
     inputs = data.inputs(data.fixed_indices(PARITY_SAMPLES))
     call = _signature_call(model) if not hasattr(model, "inputs") else lambda x: model(x, training=False)
     expected = np.concatenate([_first_output(call(inputs[i : i + 1])) for i in range(len(inputs))])
+    if not np.isfinite(expected).all():
+        raise ModelError("the model gives outputs that are not finite; look at data.scale, and for NaN in its weights")
     found = _run(content, inputs)
     if not np.isfinite(found).all():
         raise StepError("the flatbuffer gives outputs that are not finite where the model's are")
     noise = expected - found
     if not noise.any():
         return None
-    return float(10 * np.log10(np.square(expected).sum() / np.square(noise).sum()))
+    ratio_db = float(10 * np.log10(max(np.square(expected).sum(), 1e-30) / np.square(noise).sum()))
+    if ratio_db < PARITY_FLOOR_DB:
+        raise StepError(
+            f"the flatbuffer's outputs are not the model's: signal-to-noise ratio {ratio_db:.1f} dB on this machine; "
+            f"expected {PARITY_FLOOR_DB:g} dB at least"
+        )
+    return ratio_db
 
 
 def _first_output(outputs: Any) -> npt.NDArray[np.float64]:
@@ -107,7 +118,7 @@ def _first_output(outputs: Any) -> npt.NDArray[np.float64]:
     return np.asarray(outputs, np.float64)
 
 
-def _run(content: bytes, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _run(content: bytes, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     interpreter = _interpreter(content)
     interpreter.allocate_tensors()
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
@@ -119,9 +130,9 @@ def _run(content: bytes, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.floa
     return np.concatenate(rows)
 
 
-def _quantized(values: npt.NDArray[np.float32], detail: dict[str, Any]) -> npt.NDArray[Any]:
+def _quantized(values: npt.NDArray[Any], detail: dict[str, Any]) -> npt.NDArray[Any]:
     scale, zero_point = detail["quantization"]
-    if not scale:
+    if not scale or values.dtype == detail["dtype"]:
         return values.astype(detail["dtype"])
     limits = np.iinfo(detail["dtype"])
     rounded: npt.NDArray[Any] = np.clip(np.round(values / scale + zero_point), limits.min, limits.max)
@@ -167,11 +178,11 @@ def _static_spec(model: Any, data: TrainingData) -> Any:
 
 
 def _tensor(name: str, tensor: Any) -> TensorInfo:
-    return TensorInfo(name, tuple(size or 0 for size in tensor.shape), np.dtype(_dtype_name(tensor.dtype)).name)
-
-
-def _dtype_name(dtype: Any) -> str:
-    return dtype if isinstance(dtype, str) else str(dtype.name)
+    dtype = tensor.dtype if isinstance(tensor.dtype, str) else str(tensor.dtype.name)
+    try:
+        return TensorInfo(name, tuple(size or 0 for size in tensor.shape), np.dtype(dtype).name)
+    except TypeError:
+        raise ModelError(f"tensor {name} has dtype {dtype}; expected numbers") from None
 
 
 def _detail(detail: dict[str, Any]) -> TensorInfo:

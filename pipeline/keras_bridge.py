@@ -24,6 +24,7 @@ _DROPPED = {
 _MODULES = {"keras.src.models.functional": "keras.models", "keras.src.models.sequential": "keras.models"}
 _ZEROS: dict[str, Any] = {"module": "keras.initializers", "class_name": "Zeros", "config": {}, "registered_name": None}
 _TOLERANCE = 1e-4
+_OPEN_SIZE = 32
 
 
 def to_tf_keras(model: Any) -> Any:
@@ -32,6 +33,7 @@ def to_tf_keras(model: Any) -> Any:
     Raises:
         ModelError: if a layer does not exist in tf_keras, or the outputs differ.
     """
+    import tensorflow as tf
     import tf_keras
 
     document = _converted(json.loads(model.to_json()))
@@ -47,9 +49,9 @@ def to_tf_keras(model: Any) -> Any:
                 f"a subclassed Keras 3 model ({document['class_name']}) has no layers that can be rewritten"
             )
         _copy_weights(model, twin)
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        _compare(model, twin)
+    except (ValueError, TypeError, KeyError, NotImplementedError, tf.errors.InvalidArgumentError) as error:
         raise ModelError(f"this Keras 3 model cannot be rewritten for TF-MOT: {error}") from error
-    _compare(model, twin)
     return twin
 
 
@@ -125,7 +127,8 @@ def _compare(source: Any, twin: Any) -> None:
 
     random = np.random.default_rng(0)
     inputs = [
-        random.random([2, *(size or 1 for size in tensor.shape[1:])], dtype=np.float32) for tensor in source.inputs
+        random.random([2, *(size or _OPEN_SIZE for size in tensor.shape[1:])], dtype=np.float32)
+        for tensor in source.inputs
     ]
     expected = np.asarray(source(inputs if len(inputs) > 1 else inputs[0], training=False))
     found = np.asarray(twin(inputs if len(inputs) > 1 else inputs[0], training=False))

@@ -87,10 +87,12 @@ def measure(
             progress.stage("measure").finish("taken over from an earlier run (--reuse)")
             return earlier
     _push(client, artifacts, samples, progress)
-    job_id = client.submit(spec)
-    _follow(client, job_id, progress)
-    _collect(client, job_id, cache, key)
-    return _loaded(folder, reused=False)
+    # Two runs that ask for the same would share one job, and the first to finish would have it forgotten.
+    with cache.lock("measurements", key):
+        job_id = client.submit(spec)
+        _follow(client, job_id, progress)
+        _collect(client, job_id, cache, key)
+        return _loaded(folder, reused=False)
 
 
 def _push(client: AgentClient, artifacts: Mapping[str, Artifact], samples: Samples, progress: Progress) -> None:

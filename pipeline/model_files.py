@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,9 @@ from pipeline.errors import ModelError
 
 Format = Literal["keras3", "keras2", "saved_model", "tflite"]
 ALLOWED = "a Keras .keras or .h5 file, a SavedModel folder, or a .tflite file"
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_LAMBDA = re.compile(r'"class_name"\s*:\s*"Lambda"')
 
 # Keras 3 writes .h5 too, and both Keras versions write .keras: the version inside tells.
 
@@ -27,13 +31,16 @@ def detect_format(path: Path) -> Format:
         if (path / "saved_model.pb").is_file():
             return "saved_model"
         raise ModelError(f"model {path}: the folder has no saved_model.pb; expected {ALLOWED}")
-    with path.open("rb") as file:
-        head = file.read(8)
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise ModelError(f"model {path}: cannot be read: {error.strerror}") from error
     if head[4:8] == b"TFL3":
         return "tflite"
     if head[:4] == b"PK\x03\x04":
         return _by_version(path, _zip_version(path))
-    if head == b"\x89HDF\r\n\x1a\n":
+    if head == _HDF5_MAGIC:
         return _by_version(path, _hdf5_version(path))
     raise ModelError(f"model {path}: content begins with {head!r}; expected {ALLOWED}")
 
@@ -48,12 +55,11 @@ def load_keras(path: Path, kind: Format) -> Any:
     import tensorflow as tf
     import tf_keras
 
+    _refuse_code(path, kind)
     try:
         if kind == "keras3":
             return keras.models.load_model(path, compile=False)
-        if kind == "keras2":
-            return tf_keras.models.load_model(path, compile=False)
-        if (path / "keras_metadata.pb").exists():
+        if kind == "keras2" or _has_safe_layers(path):
             return tf_keras.models.load_model(path, compile=False)
         return tf.saved_model.load(str(path))
     except Exception as error:  # whatever a damaged or foreign file makes Keras raise
@@ -84,6 +90,38 @@ def first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:300]
 
 
+def _refuse_code(path: Path, kind: Format) -> None:
+    """Raise ModelError for a Lambda layer in an HDF5 file: Keras would run the code in it, without asking."""
+    if kind not in ("keras2", "keras3") or not _is_hdf5(path):
+        return
+    import h5py
+
+    with h5py.File(path) as file:
+        if _LAMBDA.search(_text(file.attrs["model_config"])):
+            raise ModelError(
+                f"model {path}: has a Lambda layer, whose code would be run to load it; "
+                "replace it by a layer of Keras, or save as .keras without it"
+            )
+
+
+def _has_safe_layers(path: Path) -> bool:
+    """Whether a SavedModel tells of its Keras layers, none of which is a Lambda with code of its own.
+
+    Without the layers it is a graph, which can be converted all the same.
+    """
+    metadata = path / "keras_metadata.pb"
+    return metadata.is_file() and not _LAMBDA.search(metadata.read_bytes().decode("latin-1"))
+
+
+def _is_hdf5(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8) == _HDF5_MAGIC
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
 def _by_version(path: Path, version: str) -> Format:
     if version.startswith("3."):
         return "keras3"
@@ -110,4 +148,4 @@ def _hdf5_version(path: Path) -> str:
                 raise ModelError(f"model {path}: holds weights only; save the whole model")
     except OSError as error:
         raise ModelError(f"model {path}: is a damaged HDF5 file: {error}") from error
-    return version.decode() if isinstance(version, bytes) else str(version)
+    return _text(version)

@@ -98,10 +98,13 @@ def npz_samples(path: Path, cache: Cache, scale: float | None, offset: float | N
     if "x_train" not in arrays:
         pool = min(CALIBRATION_POOL, max(1, len(arrays["x_test"]) // 4))
         source += f", of which {pool} were set aside for calibration and not scored"
+        # Drawn, since a file sorted by label would have one class set aside whole.
+        order = np.random.default_rng(0).permutation(len(arrays["x_test"]))
+        aside, scored = np.sort(order[:pool]), np.sort(order[pool:])
         arrays = {
-            "x_train": arrays["x_test"][:pool],
-            "x_test": arrays["x_test"][pool:],
-            "y_test": arrays["y_test"][pool:],
+            "x_train": arrays["x_test"][aside],
+            "x_test": arrays["x_test"][scored],
+            "y_test": arrays["y_test"][scored],
         }
     return _laid_out(arrays, cache, 1.0 if scale is None else scale, offset or 0.0, source)
 

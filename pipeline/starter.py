@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from device_agent import metrics
@@ -95,7 +96,7 @@ def _text(model: Path, kind: Format, data: Path, arrays: dict[str, Array], metri
     x_test = arrays["x_test"]
     head = _HEAD.format(
         file=output.name,
-        name="".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in output.stem)[:64],
+        name=re.sub(r"[^A-Za-z0-9_.-]", "_", f"x{output.stem}" if not output.stem[:1].isalnum() else output.stem)[:64],
         model=_quoted(_relative(model, output)),
         model_words={
             "keras3": "A Keras 3 model.",

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,10 @@ Report = Callable[[float, str], None]
 _LOG_LINES = 8
 
 
+class Stopped(Exception):
+    """The run has been stopped: its steps ended before their time, which says nothing of them."""
+
+
 class RunningSteps:
     """The step processes that are under way, so that an interrupted run can end them all."""
 
@@ -32,26 +37,30 @@ class RunningSteps:
         self._children: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def start(self, command: list[str], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start a child. Raises StepError when the run has been stopped."""
+    def start(self, command: list[str], stderr: BufferedWriter) -> subprocess.Popen[bytes]:
+        """Start a child. Raises Stopped when the run has been stopped."""
         with self._lock:
             if self._stopped:
-                raise errors.StepError("stopped before it began")
+                raise Stopped
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 start_new_session=True,  # Ctrl-C is the parent's to handle
+                # A user's own choice of Keras backend or data format must not change what is built under one key.
+                env={**os.environ, "KERAS_BACKEND": "tensorflow", "KERAS_HOME": f"{stderr.name}.keras_home"},
             )
             self._children.add(child)
             return child
 
     def end(self, child: subprocess.Popen[bytes]) -> None:
-        """End a child that is still running, and forget it."""
+        """End a child that is still running, and forget it. Raises Stopped when the run has been stopped."""
         _stop(child)
         with self._lock:
             self._children.discard(child)
+            if self._stopped:
+                raise Stopped
 
     def stop(self) -> None:
         """Kill every child; none can be started afterwards."""
@@ -80,7 +89,9 @@ class StepProcess:
         write_text(folder / "request.json", json.dumps({**self.request, "folder": str(folder)}, indent=1))
         log = folder / "log.txt"
         with log.open("wb") as stderr:
-            child = running.start([sys.executable, "-m", "pipeline.step_worker", str(folder / "request.json")], stderr)
+            child = running.start(
+                [sys.executable, "-P", "-m", "pipeline.step_worker", str(folder / "request.json")], stderr
+            )
             try:
                 outcome = self._follow(child, report)
             finally:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 class TrainingData:
     """Training samples as memory-mapped files, and the seed that everything random starts from.
 
-    ``labels`` is None when there are only samples for calibration. ``runtime`` is where the flatbuffer will run.
+    ``labels`` is None when there are only samples for calibration. ``runtime`` is where the flatbuffer will
+    run, ``dtype`` what the model takes.
     """
 
     inputs_file: Path
@@ -24,6 +25,7 @@ class TrainingData:
     offset: float
     seed: int
     runtime: str
+    dtype: str = "float32"
 
     @property
     def count(self) -> int:
@@ -35,11 +37,13 @@ class TrainingData:
         """The labels [count], or None."""
         return None if self.labels_file is None else np.load(self.labels_file)
 
-    def inputs(self, indices: Sequence[int] | slice) -> npt.NDArray[np.float32]:
-        """Return the inputs at ``indices`` as the model takes them: float32 [samples, …], scaled."""
-        stored = np.load(self.inputs_file, mmap_mode="r")[indices]
-        scaled: npt.NDArray[np.float32] = stored.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
-        return scaled
+    def inputs(self, indices: Sequence[int] | slice) -> npt.NDArray[Any]:
+        """Return the inputs at ``indices`` as the model takes them: [samples, …], scaled, of its dtype."""
+        stored: npt.NDArray[Any] = np.load(self.inputs_file, mmap_mode="r")[indices]
+        if np.dtype(self.dtype).kind in "iu":
+            return stored.astype(self.dtype)
+        scaled: npt.NDArray[Any] = stored.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
+        return scaled.astype(self.dtype)
 
     def fixed_indices(self, samples: int) -> list[int]:
         """Return ``samples`` distinct indices, or all, in ascending order; always the same for one seed."""

@@ -25,7 +25,7 @@ _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str:
 class Section(pydantic.BaseModel):
     """A mapping in a YAML file: unknown keys are mistakes, and so are numbers written as text."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def load_yaml(path: Path, model: type[M], more: Callable[[Any], list[tuple[Location, str]]] = lambda document: []) -> M:
@@ -118,7 +118,8 @@ def _place(document: Any, where: Location) -> int:
         if child is _ABSENT:
             break
         if isinstance(node, Mapping):
-            line = node.lc.key(part)[0]  # type: ignore[attr-defined]
+            # A key that came by a YAML merge has no place of its own here: the line around it stands.
+            line = node.lc.key(part)[0] if part in node.lc.data else line  # type: ignore[attr-defined]
         else:
             line = node.lc.item(part)[0]
         node = child
@@ -129,12 +130,12 @@ def _message(model: type[pydantic.BaseModel], where: Location, prefix: Location,
     key = dotted((*prefix, *where))
     section, field = _field_at(model, where)
     kind = problem["type"]
+    # pydantic's own location tells a key from an item of a list; ``where`` has lost the "[key]".
+    if kind == "invalid_key" or problem["loc"][-1:] == ("[key]",):
+        return f"key {shown(problem['input'])} is no text; put it in quotes"
     if kind == "extra_forbidden":
         known = ", ".join(_known_keys(section)) if section else "none"
         return f'unknown key "{key}"; known: {known}'
-    if kind == "invalid_key":
-        known = ", ".join(_known_keys(section)) if section else "none"
-        return f"key {shown(problem['input'])} is not text; known: {known}"
     if kind == "missing":
         return f'"{key}" is missing; expected {_expected(field) or "a value"}'
     if kind in ("value_error", "assertion_error"):
@@ -183,7 +184,7 @@ def _field_at(
             kind = field.annotation if field else None
         else:
             arguments = typing.get_args(_without_none(kind))
-            kind = arguments[-1 if isinstance(part, str) else 0] if arguments else None
+            kind = arguments[-1 if typing.get_origin(_without_none(kind)) is dict else 0] if arguments else None
             # Of an item, not of the list that it is in.
             field = FieldInfo.from_annotation(kind) if kind else None
     return section, field

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -83,7 +84,9 @@ class SshServer:
         """Kill the server's side of every connection; return how many. SIGSTOP: it is silent, as behind a dead line."""
         sessions = self._sessions()
         for pid in sessions:
-            os.kill(pid, number)
+            # It may have ended by itself in the meantime.
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
         return len(sessions)
 
     def _sessions(self) -> list[int]:

@@ -56,6 +56,16 @@ def main(folder: Path) -> None:
             model.save(folder / name)
         if library is keras:
             model.export(folder / "saved_model", verbose=False)
+    tokens = keras.Input((5,), dtype="int32")
+    embedded = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(10, 4)(tokens))
+    keras.Model(tokens, keras.layers.Dense(CLASSES)(embedded)).save(folder / "tokens.keras")
+    words = np.random.default_rng(2).integers(0, 10, (200, 5))
+    np.savez(folder / "tokens.npz", x_test=words, y_test=words[:, :1] % CLASSES)
+    marker = str(folder / "code_was_run")
+    # A Lambda with code that leaves a trace when it is run.
+    doubled = tf_keras.layers.Lambda(lambda x: (open(marker, "w").close(), x * 2)[1])  # noqa: PTH123
+    tf_keras.Sequential([tf_keras.Input((12, 12, 1)), doubled]).save(folder / "lambda.h5")
+    Path(marker).unlink()
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved_model"))
     (folder / "ready.tflite").write_bytes(converter.convert())
 

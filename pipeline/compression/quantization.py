@@ -19,7 +19,8 @@ class Settings(Section):
     """``float16`` stores weights in half precision; ``dynamic_range`` stores them in int8 and quantizes activations
     as they come; ``int8`` computes in integers throughout, calibrated on training samples.
 
-    ``io`` is the type of inputs and outputs of an int8 model. With ``allow_float`` an operator without an int8 kernel
+    ``io`` is the type of inputs and outputs of an int8 model. An input of integers, such as
+    tokens, stays as it is. With ``allow_float`` an operator without an int8 kernel
     stays in float; otherwise it is an error.
     """
 
@@ -61,5 +62,6 @@ def _calibrate(converter: Any, settings: Settings, data: TrainingData) -> None:
         [integer, tf.lite.OpsSet.TFLITE_BUILTINS] if settings.allow_float else [integer]
     )
     if settings.io == "int8":
-        converter.inference_input_type = tf.int8
+        if data.dtype.startswith("float"):
+            converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8

@@ -219,12 +219,15 @@ def _folder_to_write() -> Path:
 def _write_whole(file: Path, document: dict[str, Any]) -> None:
     from ruamel.yaml import YAML
 
+    yaml = YAML()
+    # Long values stay on one line.
+    yaml.width = 4096
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("w", encoding="utf-8") as out:
-                YAML().dump(document, out)
+                yaml.dump(document, out)
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)

@@ -54,7 +54,13 @@ class LocalTransport:
             with theirs:
                 # A session of its own: Ctrl-C is for the host, which then ends the stream in order.
                 child = subprocess.Popen(
-                    self._command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=errors, start_new_session=True
+                    self._command,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=errors,
+                    start_new_session=True,
+                    # The folder that the user stands in may have a keras.py or a device_agent of its own.
+                    env={**os.environ, "PYTHONSAFEPATH": "1"},
                 )
         except OSError as error:
             ours.close()
@@ -87,9 +93,14 @@ class LocalTransport:
                 if found != size_bytes:
                     raise DeviceError(f"{self._name}: {remote} has {found} bytes; the agent announced {size_bytes}")
                 with whole_file(local) as write:
+                    received = 0
                     while chunk := source.read(CHUNK_BYTES):
                         write(chunk)
+                        received += len(chunk)
                         progress(len(chunk))
+                    if received != size_bytes:
+                        came = f"{received} of {size_bytes} bytes came"
+                        raise DeviceError(f"{self._name}: {remote} changed while it was read: {came}")
         except OSError as error:
             raise DeviceError(f"{self._name}: {remote}: {error.strerror}") from error
 

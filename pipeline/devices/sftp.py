@@ -6,6 +6,7 @@ paramiko errors pass through: the caller knows the connection. What is said here
 from __future__ import annotations
 
 import posixpath
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,11 +57,30 @@ def download(
         if found != size_bytes:
             raise DeviceError(f"{title}: {remote} has {found} bytes; the agent announced {size_bytes}")
         if size_bytes:
-            source.prefetch(size_bytes)
+            _ask_ahead(source, size_bytes)
         with whole_file(local) as write:
+            received = 0
             while chunk := source.read(CHUNK_BYTES):
                 write(chunk)
+                received += len(chunk)
                 progress(len(chunk))
+            if received != size_bytes:
+                raise DeviceError(f"{title}: {remote} changed while it was read: {received} of {size_bytes} bytes came")
+
+
+def _ask_ahead(source: paramiko.SFTPFile, size_bytes: int) -> None:
+    """Request the whole file at once, in a thread of paramiko's.
+
+    That thread would print a traceback when the connection is cut; whoever reads the file meets the same error.
+    """
+    ask = cast("Any", source)._prefetch_thread
+
+    def ask_quietly(*arguments: Any) -> None:
+        with suppress(paramiko.SSHException, EOFError, OSError):
+            ask(*arguments)
+
+    cast("Any", source)._prefetch_thread = ask_quietly
+    source.prefetch(size_bytes)
 
 
 def _raise_if_full(sftp: paramiko.SFTPClient, title: str, remote: str, size_bytes: int) -> None:

@@ -181,6 +181,9 @@ def read_config(file: Path, depth: int = 0) -> str:
             continue
         if key in ("host", "match"):
             block = line
+        if key == "userknownhostsfile" and value[0] == value[-1] == '"':
+            # paramiko takes the outer quotes away, which here may belong to two paths.
+            line = f'{key} "{value}"'
         lines.append(line)
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ import logging
 import shlex
 import socket
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import paramiko
 
@@ -16,6 +16,14 @@ from pipeline.devices.ssh_login import log_in
 from pipeline.errors import DeviceUnreachable
 
 AUTH_TIMEOUT_S = 30.0
+
+
+class _Connection(paramiko.Transport):
+    """A transport that closes in silence when the jump host that carries it was cut before."""
+
+    def close(self) -> None:
+        with suppress(paramiko.SSHException, EOFError, OSError):
+            super().close()
 
 
 def connect(target: SshTarget, stack: ExitStack) -> paramiko.Transport:
@@ -46,7 +54,7 @@ def fetch_host_key(target: SshTarget) -> paramiko.PKey:
 def _negotiate(target: SshTarget, stack: ExitStack) -> paramiko.Transport:
     """Return an encrypted connection to nobody knows whom: the host key is not checked yet."""
     _silence_paramiko()
-    transport = paramiko.Transport(_open_socket(target, stack))
+    transport = _Connection(_open_socket(target, stack))
     stack.callback(transport.close)
     transport.banner_timeout = transport.handshake_timeout = target.connect_timeout_s
     transport.auth_timeout = transport.channel_timeout = AUTH_TIMEOUT_S

@@ -63,13 +63,11 @@ def log_in(target: SshTarget, transport: paramiko.Transport) -> None:
 def _is_accepted(target: SshTarget, transport: paramiko.Transport, identity: Identity) -> bool:
     try:
         transport.auth_publickey(target.user, identity.key)
-    except paramiko.AuthenticationException:
-        return False
     except (paramiko.SSHException, EOFError, OSError) as error:
         if transport.is_active():
-            # This one key could not be used to sign, for example because ssh-agent asked and was told no.
+            # Refused; or this one key could not be used to sign, for example because ssh-agent asked and was told no.
             return False
-        # Servers hang up after a few refused keys.
+        # Servers hang up after a few refused keys; paramiko calls that an AuthenticationException too.
         text = f"{target.title} hung up while {identity} was offered; it may allow fewer keys than were offered"
         raise DeviceUnreachable(f'{text}: set "identity_file", and IdentitiesOnly in ~/.ssh/config') from error
     return transport.is_authenticated()

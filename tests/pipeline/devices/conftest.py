@@ -10,7 +10,6 @@ from boards import attach, device_on
 from processes import processes_with
 from ssh_server import SSHD, SshServer, make_key
 
-from pipeline.devices.local import LocalTransport
 from pipeline.devices.ssh import SshTransport
 from pipeline.devices.ssh_config import ssh_target
 
@@ -34,7 +33,7 @@ def keys(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keys")
     made = {name: make_key(folder / name) for name in ("host_a", "host_b", "user", "stranger")}
     made["host_rsa"] = make_key(folder / "host_rsa", "rsa")
-    made["locked"] = make_key(folder / "locked", passphrase="a secret")
+    made["locked"] = make_key(folder / "locked", "ed25519", "a secret")
     return made
 
 
@@ -84,15 +83,3 @@ def ssh(board, agent_home):
     transport = SshTransport(ssh_target(board), attach(agent_home))
     yield transport
     transport.close()
-
-
-@pytest.fixture
-def local(agent_home):
-    """The transport to a real agent as a local process."""
-    return LocalTransport("local", attach(agent_home))
-
-
-@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.sshd)])
-def transport(request):
-    """Each transport in turn."""
-    return request.getfixturevalue(request.param)

@@ -50,20 +50,7 @@ def rows(table: str) -> list[list[str]]:
 
 
 def test_add_writes_a_file_and_says_what_is_next(folder, tmp_path):
-    words = [
-        "--host",
-        "pi4.lan",
-        "--port",
-        2222,
-        "--user",
-        "pi",
-        "--identity-file",
-        "key",
-        "--tag",
-        "lab",
-        "--tag",
-        "b",
-    ]
+    words = ["--host", "pi4.lan", "--port", 2222, "--user", "pi", "--identity-file", "key", "--tag=lab", "--tag=b"]
     code, output, _ = device("add", "pi4", *words, "--agent", "/opt/agent", "--home", "/mnt/edge")
     file = folder / "pi4.yaml"
     following = '"edgepress device trust pi4", then "edgepress device check pi4"'

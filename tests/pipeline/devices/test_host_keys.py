@@ -4,7 +4,8 @@ import subprocess
 from contextlib import ExitStack
 
 import pytest
-from ssh_server import device_on, fingerprint
+from boards import device_on
+from ssh_server import fingerprint
 
 from pipeline.devices.host_keys import known_keys
 from pipeline.devices.inventory import LOCAL
@@ -85,7 +86,7 @@ def test_key_that_was_not_confirmed_is_not_written(sshd, home):
 
 
 def test_key_that_is_known_already_is_not_asked_about_again(board):
-    assert trust(device_on(board)) == (0, [])
+    assert trust(board) == (0, [])
 
 
 def test_trusting_one_host_keeps_the_keys_of_the_others(sshd, start_sshd, home):
@@ -132,13 +133,13 @@ def test_key_replaced_in_our_list_is_no_longer_believed_although_the_users_list_
 
 
 def test_key_in_the_users_known_hosts_is_believed(board):
-    log_in(device_on(board))
+    log_in(board)
 
 
 def test_hashed_entry_of_the_users_known_hosts_is_believed(board, home):
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(users_list(home))], check=True, capture_output=True)
     assert users_list(home).read_text().startswith("|1|")
-    log_in(device_on(board))
+    log_in(board)
 
 
 def test_pattern_in_the_users_known_hosts_is_believed_and_its_exception_is_not(sshd, home):
@@ -165,30 +166,34 @@ def test_the_key_type_that_is_known_is_the_one_the_server_is_asked_for(start_ssh
     log_in(device_on(server))
 
 
-def test_revoked_key_is_refused_although_another_line_has_it(board, home):
+def test_revoked_key_is_refused_although_another_line_has_it(sshd, board, home):
     with users_list(home).open("a") as lines:
-        lines.write(f"@revoked {board.known_hosts_line}")
-    message = refusal(device_on(board))
-    assert f"is revoked by {users_list(home)}:2: ssh-ed25519 {fingerprint(board.host_keys[0])}" in message
+        lines.write(f"@revoked {sshd.known_hosts_line}")
+    message = refusal(board)
+    assert f"is revoked by {users_list(home)}:2: ssh-ed25519 {fingerprint(sshd.host_keys[0])}" in message
     with pytest.raises(HostKeyRefused, match="is revoked"):
-        trust(device_on(board), replace=True)
+        trust(board, replace=True)
 
 
 def test_lines_that_are_no_entries_are_passed_over(board, home):
-    users_list(home).write_bytes(b"# a remark\n\nnonsense\nhost ssh-ed25519 !!!\n\xff\xfe\n" + files_below(home)[users_list(home)])
-    assert [known.line for known in known_keys(ssh_target(device_on(board)))] == [6]
+    users_list(home).write_bytes(
+        b"# a remark\n\nnonsense\nhost ssh-ed25519 !!!\n\xff\xfe\n" + files_below(home)[users_list(home)]
+    )
+    assert [known.line for known in known_keys(ssh_target(board))] == [6]
 
 
-def test_certificate_authority_is_not_taken_for_a_host_key(board, home):
-    users_list(home).write_text(f"@cert-authority {board.known_hosts_line}")
-    assert "is unknown" in refusal(device_on(board))
+def test_certificate_authority_is_not_taken_for_a_host_key(sshd, board, home):
+    users_list(home).write_text(f"@cert-authority {sshd.known_hosts_line}")
+    assert "is unknown" in refusal(board)
 
 
 def test_trust_takes_over_the_keys_of_the_hosts_on_the_way_too(sshd, start_sshd, home):
     jump = start_sshd("host_b")
     config = f"Host 127.0.0.1\n  ProxyJump jump\nHost jump\n  HostName 127.0.0.1\n  Port {jump.port}\n"
     (home / ".ssh" / "config").write_text(f"{config}  IdentityFile {jump.user_key}\n  User {jump.user}\n")
-    assert refusal(device_on(sshd)).startswith(f"host key of jump host {jump.user}@127.0.0.1:{jump.port} of pi4 is unknown")
+    assert refusal(device_on(sshd)).startswith(
+        f"host key of jump host {jump.user}@127.0.0.1:{jump.port} of pi4 is unknown"
+    )
     taken, shown = trust(device_on(sshd))
     assert taken == 2
     assert [key.fingerprint for key in shown] == [fingerprint(jump.host_keys[0]), fingerprint(sshd.host_keys[0])]

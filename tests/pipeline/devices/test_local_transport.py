@@ -3,8 +3,6 @@
 import errno
 import os
 import signal
-import sys
-from pathlib import Path
 
 import pytest
 from processes import processes_with
@@ -137,7 +135,7 @@ def test_file_is_sent_on_from_an_offset_and_what_is_there_behind_it_dropped(link
 
 
 def test_missing_folder_is_named(link, source, tmp_path):
-    with pytest.raises(DeviceError, match="local: .*/missing/target: No such file or directory"):
+    with pytest.raises(DeviceError, match=r"local: .*/missing/target: No such file or directory"):
         link.put_file(source, str(tmp_path / "missing" / "target"), 0, nothing)
 
 
@@ -155,7 +153,7 @@ def test_fetch_onto_a_full_disk_leaves_nothing_half_written(link, source, small_
 def test_missing_file_and_one_of_another_size_leave_nothing_behind(link, source, tmp_path):
     folder = tmp_path / "fetched"
     folder.mkdir()
-    with pytest.raises(DeviceError, match="local: .*/gone: No such file or directory"):
+    with pytest.raises(DeviceError, match=r"local: .*/gone: No such file or directory"):
         link.get_file(str(tmp_path / "gone"), folder / "copy", 1, nothing)
     with pytest.raises(DeviceError, match=f"has {len(CONTENT)} bytes; the agent announced 5"):
         link.get_file(str(source), folder / "copy", 5, nothing)
@@ -165,7 +163,7 @@ def test_missing_file_and_one_of_another_size_leave_nothing_behind(link, source,
 def test_file_that_shrinks_while_it_is_fetched_leaves_nothing_behind(link, source, tmp_path):
     folder = tmp_path / "fetched"
     folder.mkdir()
-    with pytest.raises(DeviceError, match=f"ended early"):
+    with pytest.raises(DeviceError, match="changed while it was read: 1048576 of 2560000 bytes came"):
         link.get_file(str(source), folder / "copy", len(CONTENT), lambda _: os.truncate(source, 0))
     assert list(folder.iterdir()) == []
 

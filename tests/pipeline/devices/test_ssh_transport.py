@@ -4,17 +4,15 @@ import errno
 import os
 import signal
 import socket
-import sys
+import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from processes import processes_with
-from ssh_server import device_on
 
 from device_agent.protocol import PROTOCOL_VERSION, Hello, decode, from_json
-from pipeline.devices import ssh, transport
+from pipeline.devices import ssh as ssh_module
+from pipeline.devices import transport as transport_module
 from pipeline.devices.inventory import Device
 from pipeline.devices.ssh import SshTransport, attach_command
 from pipeline.devices.ssh_config import ssh_target
@@ -23,7 +21,6 @@ from pipeline.errors import DeviceError, DeviceFull, DeviceUnreachable, StorageE
 pytestmark = pytest.mark.sshd
 
 CONTENT = bytes(range(256)) * 1000
-AGENT = Path(sys.executable).with_name("edgepress-agent")
 
 
 @pytest.fixture
@@ -32,7 +29,7 @@ def opened():
     transports = []
 
     def open_transport(device):
-        transports.append(transport.open_transport(device))
+        transports.append(transport_module.open_transport(device))
         return transports[-1]
 
     yield open_transport
@@ -43,7 +40,7 @@ def opened():
 @pytest.fixture
 def link(board, opened):
     """The transport to the shared server."""
-    return opened(device_on(board))
+    return opened(board)
 
 
 @pytest.fixture
@@ -57,6 +54,14 @@ def script(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def closed_port():
+    """A port that nobody else can take, and where nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @pytest.fixture
@@ -80,15 +85,16 @@ def nothing(_):
 # Reaching it
 
 
-def test_nothing_is_connected_before_the_first_call(board, opened):
-    opened(device_on(board))
-    assert board.cut_connections() == 0
+def test_nothing_is_connected_before_the_first_call(sshd, board, opened):
+    opened(board)
+    assert sshd.cut_connections() == 0
 
 
-def test_closed_port_is_told_with_what_to_check(opened):
-    device = Device("pi4", "ssh", host="127.0.0.1", port=free_port, user="pi")
+def test_closed_port_is_told_with_what_to_check(opened, closed_port):
+    device = Device("pi4", "ssh", host="127.0.0.1", port=closed_port, user="pi")
     assert failure(opened(device)) == (
-        f"pi4 (pi@127.0.0.1:{free_port}): connection refused; check that it is up and that sshd listens on port {free_port}"
+        f"pi4 (pi@127.0.0.1:{closed_port}): connection refused; "
+        f"check that it is up and that sshd listens on port {closed_port}"
     )
 
 
@@ -108,27 +114,20 @@ def test_server_that_accepts_and_says_nothing_is_given_up_in_time(opened):
 def test_server_that_hangs_up_at_once_is_told(opened):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         device = Device("pi4", "ssh", host="127.0.0.1", port=listener.getsockname()[1], connect_timeout_s=2)
-        child = os.fork()
-        if not child:
-            listener.accept()[0].close()
-            os._exit(0)
+        visit = threading.Thread(target=lambda: listener.accept()[0].close())
+        visit.start()
         assert "no SSH server answers there: " in failure(opened(device))
-        os.waitpid(child, 0)
+        visit.join()
 
 
 # Talking to the agent
 
 
-def test_agent_at_the_far_end_is_started_and_says_hello(board, opened, tmp_path):
-    agent_home = tmp_path / "agent"
-    try:
-        stream = opened(device_on(board, agent=str(AGENT), home=str(agent_home))).open_stream()
-        hello = from_json(Hello, decode(stream.read_line(30))["params"])
-        assert (hello.protocol, hello.home) == (PROTOCOL_VERSION, str(agent_home))
-        stream.close()
-    finally:
-        for process in processes_with(str(agent_home)):
-            os.kill(process, signal.SIGKILL)
+def test_agent_at_the_far_end_is_started_and_says_hello(ssh, agent_home):
+    stream = ssh.open_stream()
+    hello = from_json(Hello, decode(stream.read_line(30))["params"])
+    assert (hello.protocol, hello.home) == (PROTOCOL_VERSION, str(agent_home))
+    stream.close()
 
 
 def test_agent_in_the_far_end_s_home_is_named_relative_to_it():
@@ -138,72 +137,71 @@ def test_agent_in_the_far_end_s_home_is_named_relative_to_it():
 
 def test_words_of_the_command_arrive_as_they_are(board, opened, script):
     agent = script('for word; do echo "<$word>"; done')
-    stream = opened(device_on(board, agent=agent, home="/a b/$HOME;id")).open_stream()
+    stream = opened(replace(board, agent=agent, home="/a b/$HOME;id")).open_stream()
     assert [stream.read_line(10) for _ in range(3)] == [b"<attach>\n", b"<--home>\n", b"</a b/$HOME;id>\n"]
 
 
 def test_lines_go_both_ways_whole(board, opened, script):
-    stream = opened(device_on(board, agent=script("exec cat"))).open_stream()
+    stream = opened(replace(board, agent=script("exec cat"))).open_stream()
     long = b"x" * 300_000 + b"\n"
     stream.write_line(b"one\n" + long)
     assert [stream.read_line(10), stream.read_line(10)] == [b"one\n", long]
 
 
 def test_missing_agent_is_told_with_what_to_do(board, opened):
-    message = failure(opened(device_on(board, agent="/no/such/edgepress-agent")))
+    message = failure(opened(replace(board, agent="/no/such/edgepress-agent")))
     assert message.startswith(f"no agent on pi4 ({board.user}@127.0.0.1:{board.port}): ")
     assert "No such file or directory (exit status 127)" in message
     assert 'install edgepress-agent there, or give its path as "agent" in the device\'s file' in message
 
 
 def test_agent_that_fails_at_the_start_is_quoted_in_one_line(board, opened, script):
-    message = failure(opened(device_on(board, agent=script(r"printf 'no\033[31m\nroom' >&2; exit 3"))))
+    message = failure(opened(replace(board, agent=script(r"printf 'no\033[31m\nroom' >&2; exit 3"))))
     assert "no [31m room (exit status 3)" in message
 
 
 def test_agent_that_ends_after_it_has_spoken_is_told_as_gone(board, opened, script):
-    stream = opened(device_on(board, agent=script("echo hello; exit 1"))).open_stream()
+    stream = opened(replace(board, agent=script("echo hello; exit 1"))).open_stream()
     assert stream.read_line(10) == b"hello\n"
-    with pytest.raises(DeviceUnreachable, match="the agent on pi4 .* has gone: it ended with exit status 1"):
+    with pytest.raises(DeviceUnreachable, match=r"the agent on pi4 .* has gone: it ended with exit status 1"):
         stream.read_line(10)
 
 
 def test_agent_that_says_nothing_is_given_up_in_time(board, opened, script):
-    stream = opened(device_on(board, agent=script("exec cat"))).open_stream()
+    stream = opened(replace(board, agent=script("exec cat"))).open_stream()
     with pytest.raises(DeviceUnreachable, match=r"the agent on pi4 .* does not answer"):
         stream.read_line(0.05)
 
 
 def test_endless_line_of_the_agent_is_refused(board, opened, script):
-    message = failure(opened(device_on(board, agent=script("exec tr '\\0' x < /dev/zero"))), DeviceError)
+    message = failure(opened(replace(board, agent=script("exec tr '\\0' x < /dev/zero"))), DeviceError)
     assert "the agent sent a line of more than 1048576 bytes" in message
 
 
-def test_cut_connection_is_told_and_the_next_call_connects_again(board, opened, script):
-    link = opened(device_on(board, agent=script("echo hello; exec cat")))
+def test_cut_connection_is_told_and_the_next_call_connects_again(sshd, board, opened, script):
+    link = opened(replace(board, agent=script("echo hello; exec cat")))
     stream = link.open_stream()
     assert stream.read_line(10) == b"hello\n"
-    assert board.cut_connections() == 1
+    assert sshd.cut_connections() == 1
     with pytest.raises(DeviceUnreachable, match=r"the connection to pi4 .* was cut"):
         stream.read_line(None)
     assert link.open_stream().read_line(10) == b"hello\n"
 
 
-def test_far_end_that_falls_silent_is_noticed_without_a_deadline(board, script, monkeypatch):
-    monkeypatch.setattr(ssh, "PROBE_TIMEOUT_S", 0.2)
-    target = replace(ssh_target(device_on(board)), keepalive_s=0.2)
+def test_far_end_that_falls_silent_is_noticed_without_a_deadline(sshd, board, script, monkeypatch):
+    monkeypatch.setattr(ssh_module, "PROBE_TIMEOUT_S", 0.2)
+    target = replace(ssh_target(board), keepalive_s=0.2)
     link = SshTransport(target, (script("echo hello; exec cat"),))
     stream = link.open_stream()
     assert stream.read_line(10) == b"hello\n"
-    for session in board.sessions():
-        os.kill(session, signal.SIGSTOP)
+    assert sshd.cut_connections(signal.SIGSTOP) == 1
     with pytest.raises(DeviceUnreachable, match=r"gives no sign of life for 0\.4 s"):
         stream.read_line(None)
     link.close()
 
 
 def test_agent_that_is_long_busy_is_waited_for_while_the_far_end_lives(board, script):
-    target = replace(ssh_target(device_on(board)), keepalive_s=0.05)
+    target = replace(ssh_target(board), keepalive_s=0.05)
     link = SshTransport(target, (script("sleep 0.4; echo done"),))
     assert link.open_stream().read_line(None) == b"done\n"
     link.close()
@@ -244,7 +242,9 @@ def test_full_disk_of_the_board_is_told_with_what_is_missing(link, small_disk, t
     (tmp_path / "large").write_bytes(bytes(3 << 20))
     with pytest.raises(DeviceFull) as full:
         link.put_file(tmp_path / "large", str(small_disk / "blob"), 0, nothing)
-    assert f"has no room for blob: {(3 << 20) - (small_disk / 'blob').stat().st_size} bytes needed, 0 free" in str(full.value)
+    assert f"has no room for blob: {(3 << 20) - (small_disk / 'blob').stat().st_size} bytes needed, 0 free" in str(
+        full.value
+    )
 
 
 def test_disk_that_is_full_at_the_last_byte_is_noticed(link, small_disk, tmp_path):
@@ -293,7 +293,10 @@ def test_interrupted_fetch_leaves_the_old_file_and_the_next_one_is_right(link, s
 
 
 @pytest.mark.parametrize("direction", ["put", "get"])
-def test_connection_cut_in_a_transfer_is_told_and_the_next_transfer_connects_again(board, link, tmp_path, direction):
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_connection_cut_in_a_transfer_is_told_and_the_next_transfer_connects_again(
+    sshd, board, link, tmp_path, direction
+):
     size = 8 << 20
     large, there, cuts = tmp_path / "large", tmp_path / "there", []
     large.write_bytes(bytes(size))
@@ -301,7 +304,7 @@ def test_connection_cut_in_a_transfer_is_told_and_the_next_transfer_connects_aga
 
     def cut_once(_):
         if not cuts:
-            cuts.append(board.cut_connections())
+            cuts.append(sshd.cut_connections())
 
     def transfer(progress):
         if direction == "put":
@@ -316,8 +319,8 @@ def test_connection_cut_in_a_transfer_is_told_and_the_next_transfer_connects_aga
     transfer(nothing)
 
 
-def test_many_failed_transfers_and_the_agent_share_one_connection(board, opened, script, source, tmp_path):
-    link = opened(device_on(board, agent=script("exec cat")))
+def test_many_failed_transfers_and_the_agent_share_one_connection(sshd, board, opened, script, source, tmp_path):
+    link = opened(replace(board, agent=script("exec cat")))
     stream = link.open_stream()
     # sshd allows ten channels at a time.
     for _ in range(15):
@@ -326,7 +329,7 @@ def test_many_failed_transfers_and_the_agent_share_one_connection(board, opened,
     link.put_file(source, str(tmp_path / "target"), 0, nothing)
     stream.write_line(b"still here\n")
     assert stream.read_line(10) == b"still here\n"
-    assert board.cut_connections() == 1
+    assert sshd.cut_connections() == 1
 
 
 def test_closing_twice_is_safe_and_a_later_call_opens_again(link, source, tmp_path):
