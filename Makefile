@@ -2,7 +2,7 @@
 # make test   everything CI checks
 # make setup  the environments only: the host's, and one for each runtime of the agent
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 ENVIRONMENTS := .venv
 HOST := $(ENVIRONMENTS)/host
 PIP := -m pip --quiet --disable-pip-version-check --no-input
@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED = 1
 run: setup
 	$(HOST)/bin/edgepress run configs/experiments/fashion_mnist.yaml
 
-test: setup $(HOST)/.test-installed
+test: $(HOST)/.test-installed
 	sh tests/install_tools.sh
 	$(MAKE) --no-print-directory check
 	rm -f .coverage .coverage.*
@@ -30,7 +30,8 @@ check: $(HOST)/.test-installed
 	$(HOST)/bin/mypy
 
 benchmarks: setup
-	$(HOST)/bin/python -m benchmarks
+	$(HOST)/bin/python benchmarks/cli_startup.py
+	PYTHONPATH=. $(HOST)/bin/python benchmarks/host_overhead.py
 
 # The three environments share nothing, so they are made side by side.
 setup:
@@ -56,7 +57,8 @@ $(ENVIRONMENTS)/%/.ready: $(ENVIRONMENTS)/%/.installed setup.cfg pyproject.toml
 	@$(@D)/bin/python $(PIP) install --no-build-isolation --no-deps --editable .
 	@touch $@
 
-$(HOST)/.test-installed: $(HOST)/.installed requirements/test.txt
+# Only once all three environments are there, also with "make -j".
+$(HOST)/.test-installed: requirements/test.txt | setup
 	@echo "installing what the tests need"
 	@$(HOST)/bin/python $(PIP) install --require-hashes -r requirements/test.txt
 	@touch $@

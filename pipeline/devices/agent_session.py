@@ -112,7 +112,7 @@ def _read_hello(stream: AgentStream, device: str) -> Hello:
     if version != PROTOCOL_VERSION:
         raise ProtocolMismatch(
             f"agent on {device} speaks protocol {printable(json.dumps(version), 20)}, this host needs "
-            f'{PROTOCOL_VERSION}; run "edgepress device provision {device}"'
+            f"{PROTOCOL_VERSION}; install this edgepress's agent there (docs/devices.md) and end the old one"
         )
     return _checked(_parse(Hello, params, device), device)
 

@@ -158,11 +158,11 @@ def test_the_hello_is_what_the_agent_says_of_itself(client, bench):
 
 
 @pytest.mark.parametrize("spoken", [2, 0, "1", None, [1] * 1000])
-def test_another_protocol_version_is_refused_with_the_command_that_mends_it(misbehaving, spoken):
+def test_another_protocol_version_is_refused_with_what_mends_it(misbehaving, spoken):
     with pytest.raises(ProtocolMismatch) as caught:
         misbehaving(hello=hello_line(protocol=spoken)).status()
     shown = "[1, 1, 1, 1, 1, 1..." if isinstance(spoken, list) else json.dumps(spoken)
-    remedy = 'run "edgepress device provision peer"'
+    remedy = "install this edgepress's agent there (docs/devices.md) and end the old one"
     assert str(caught.value) == f"agent on peer speaks protocol {shown}, this host needs 1; {remedy}"
 
 

@@ -140,9 +140,9 @@ def peer(folder: Path, tmp_path: Path, hello: str) -> None:
     (folder / "peer.yaml").write_text(f"transport: local\nagent: {write_peer(tmp_path, hello)}\n")
 
 
-def test_check_of_an_agent_of_another_version_says_the_command_that_mends_it(folder, tmp_path):
+def test_check_of_an_agent_of_another_version_says_what_mends_it(folder, tmp_path):
     peer(folder, tmp_path, hello_line(protocol=7))
-    remedy = 'run "edgepress device provision peer"'
+    remedy = "install this edgepress's agent there (docs/devices.md) and end the old one"
     expected = f"edgepress: agent on peer speaks protocol 7, this host needs 1; {remedy}\n"
     assert device("check", "peer") == (1, "", expected)
 
