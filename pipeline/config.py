@@ -96,7 +96,7 @@ class ExperimentSection(Section):
 class Step:
     """One technique of a variant with its validated settings, every default filled in.
 
-    ``asked`` are the settings that are not the default: what a reader is shown.
+    ``asked`` are those that stand in the file: what a reader is shown.
     """
 
     technique: str
@@ -216,7 +216,7 @@ def _data_source(section: DataSection, folder: Path) -> DataSource:
 def _step(entry: Mapping[str, Any]) -> Step:
     ((technique, settings),) = entry.items()
     validated = compression.settings_of(technique).model_validate(settings or {})
-    return Step(technique, validated.model_dump(), validated.model_dump(exclude_defaults=True))
+    return Step(technique, validated.model_dump(), validated.model_dump(exclude_unset=True))
 
 
 def _deeper_mistakes(document: Any) -> list[tuple[Location, str]]:
