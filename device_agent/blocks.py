@@ -12,7 +12,7 @@ from device_agent.protocol import (
     Failure,
     JobSpec,
     ProtocolError,
-    Score,
+    Scored,
     TimingBlock,
     blob_path,
     from_json,
@@ -20,22 +20,23 @@ from device_agent.protocol import (
     to_json,
 )
 
-Outcome = Union[TimingBlock, Score, Failure]
-_OUTCOMES: dict[str, Any] = {"timing": TimingBlock, "score": Score, "failure": Failure}
+Outcome = Union[TimingBlock, Scored, Failure]
+_OUTCOMES: dict[str, Any] = {"timing": TimingBlock, "scored": Scored, "failure": Failure}
 
 
 @dataclass(frozen=True)
 class Block:
-    """One child process: ``stage`` "timing" or "scoring" of the model at place ``model``; ``process`` counts from 0."""
+    """One child process: ``stage`` "timing" or "scoring" of the model at place ``model``; the rest counts from 0."""
 
     stage: str
     model: int
     process: int = 0
+    attempt: int = 0
 
     @property
     def name(self) -> str:
         """The stem of this block's files."""
-        return f"{self.stage}-{self.model}-{self.process}"
+        return f"{self.stage}-{self.model}-{self.process}" + (f"-{self.attempt}" if self.attempt else "")
 
 
 @dataclass(frozen=True)
@@ -87,4 +88,4 @@ def outcome_from_bytes(content: bytes) -> Outcome:
     for kind, value in json.loads(content).items():
         outcome: Outcome = from_json(_OUTCOMES[kind], value)
         return outcome
-    raise ProtocolError("a block's result is empty; expected one of timing, score, failure")
+    raise ProtocolError("a block's result is empty; expected one of timing, scored, failure")

@@ -15,7 +15,7 @@ from device_agent.blocks import Block, Outcome, Request, blocks_in_order, outcom
 from device_agent.children import Children, Exit
 from device_agent.home import write_file
 from device_agent.probe import Probes
-from device_agent.protocol import Failure, JobFile, JobSpec, Measurement, Score, TimingBlock, to_json
+from device_agent.protocol import Failure, JobFile, JobSpec, Measurement, Scored, TimingBlock, to_json
 from device_agent.runtimes import UnknownRuntime
 from device_agent.sha256 import sha256_of_file
 from device_agent.worker import EXIT_DISK_FULL
@@ -78,8 +78,8 @@ class JobRun:
 
     def _measurement(self, model: int) -> Measurement | None:
         outcomes = [outcome for block, outcome in self._outcomes.items() if block.model == model]
-        score = next((outcome for outcome in outcomes if isinstance(outcome, Score)), None)
-        if score is None:
+        scored = next((outcome for outcome in outcomes if isinstance(outcome, Scored)), None)
+        if scored is None:
             return None
         spec = self._spec.models[model]
         return Measurement(
@@ -88,7 +88,11 @@ class JobRun:
             runtime_version=self._probes.info(spec.runtime).version or "",
             threads=spec.threads,
             blocks=tuple(outcome for outcome in outcomes if isinstance(outcome, TimingBlock)),
-            score=score,
+            score=scored.score,
+            delegate=spec.delegate,
+            batch=spec.batch,
+            parity=scored.parity,
+            delegation=scored.delegation,
         )
 
     def _kept(self, block: Block) -> Outcome | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from device_agent import metrics, runtimes
 from device_agent.blocks import Request
 from device_agent.home import is_disk_full
+from device_agent.memory import peak_rss_bytes
 from device_agent.protocol import blob_path
 from device_agent.samples import Samples, dequantize, open_samples
 
@@ -47,6 +48,7 @@ class Session:
     samples: Samples
     metric: metrics.Metric
     load_ns: int
+    runtime_rss_bytes: int
 
     def infer(self, index: int) -> NDArray[Any]:
         """Return the model's first output for one sample, as real numbers without the batch dimension."""
@@ -72,8 +74,8 @@ class Session:
             return self.metric(outputs, np.asarray(self.samples.labels[start : start + len(outputs)]))
 
 
-def open_session(request: Request) -> Session:
-    """Open the model of ``request``, its data and its metric.
+def open_session(request: Request, batch: int = 1) -> Session:
+    """Open the model of ``request``, its data and its metric; one invoke takes ``batch`` samples.
 
     Raises:
         BlockFailed: of the kind "runtime", "load", "data" or "metric".
@@ -85,13 +87,14 @@ def open_session(request: Request) -> Session:
         runtime = runtimes.find(spec.runtime)
         # Imports the native library, which is not part of loading a model.
         runtime.probe()
+    runtime_rss_bytes = peak_rss_bytes()
     with failing_as("load"):
         begin = time.perf_counter_ns()
-        model = runtime.open_model(request.model_path, spec.threads)
+        model = runtime.open_model(request.model_path, spec.threads, spec.delegate, batch)
         load_ns = time.perf_counter_ns() - begin
     with failing_as("data"):
         data = request.spec.data
         inputs_path = blob_path(request.home, data.inputs_sha256)
         labels_path = blob_path(request.home, data.labels_sha256)
         samples = open_samples(inputs_path, labels_path, data, model.inputs)
-    return Session(model, samples, metric, load_ns)
+    return Session(model, samples, metric, load_ns, runtime_rss_bytes)

@@ -6,13 +6,13 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.blocks import Request
-from device_agent.protocol import MeasureSpec, TimingBlock
+from device_agent.memory import peak_rss_bytes
+from device_agent.protocol import BlockConditions, MeasureSpec, MemorySplit, TimingBlock
 from device_agent.session import Session, failing_as, open_session
 
 _AGREEMENT = 0.02
@@ -22,9 +22,12 @@ _WARMUP_BLOCKS = 4
 
 def run(request: Request) -> tuple[TimingBlock, NDArray[np.int64]]:
     """Time the model of ``request``; return the block and its raw invoke times in ns, int64 [invokes]."""
+    began = time.monotonic()
     session = open_session(request)
     measure = request.spec.measure
+    loaded_bytes = peak_rss_bytes()
     first_invoke_ns = _first_invoke(session)
+    invoked_bytes = peak_rss_bytes()
     with failing_as("invoke"), _without_gc():
         warmup_invokes = warm_up(session.model.invoke, measure.warmup_s)
         invoke_ns = time_invokes(session.model.invoke, measure)
@@ -37,6 +40,12 @@ def run(request: Request) -> tuple[TimingBlock, NDArray[np.int64]]:
         median_ns=int(np.median(invoke_ns)),
         peak_rss_bytes=peak_rss_bytes(),
         file_name=request.samples_name,
+        memory=MemorySplit(
+            session.runtime_rss_bytes, loaded_bytes - session.runtime_rss_bytes, invoked_bytes - loaded_bytes
+        ),
+        conditions=BlockConditions(),
+        elapsed_s=time.monotonic() - began,
+        attempt=request.block.attempt,
     )
     return block, invoke_ns
 
@@ -107,13 +116,3 @@ def _without_gc() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def peak_rss_bytes() -> int:
-    """Return the largest resident set this process has had: VmHWM of ``/proc/self/status``.
-
-    Not ``getrusage``: on Linux its maximum survives an exec, and the daemon's would be in it."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0

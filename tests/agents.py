@@ -15,7 +15,7 @@ AGENT = Path(sys.prefix).parent / "litert" / "bin" / "edgepress-agent"
 NULL_ONLY = ("--runtime=litert=/bin/false", "--runtime=tflite_runtime=/bin/false")
 
 HELLO = {
-    "protocol": 1,
+    "protocol": 2,
     "agent_version": "0.1",
     "home": "/nonexistent",
     "free_bytes": 1 << 30,

@@ -1,7 +1,7 @@
 """The runtimes: one module each, its name as in YAML, found without importing any; and whose Python runs which.
 
 A runtime's module has ``version() -> str``, ``probe() -> None``, which raises unless models can really be opened, and
-``open_model(path, threads) -> Model``.
+``open_model(path, threads, delegate, batch) -> Model``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 
 class UnknownRuntime(ValueError):
     """A name that no module has; the text lists those that exist."""
+
+
+class DelegateUnavailable(RuntimeError):
+    """A delegate that this runtime does not have, or that does not work here; the text says which it has."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a model, in the flatbuffer's order; whether the delegate took it over."""
+
+    name: str
+    delegated: bool
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,10 @@ class Model(Protocol):
         """Return a copy of an output."""
         ...
 
+    def operators(self) -> tuple[Operator, ...]:
+        """Return the operators of the model; empty where the runtime does not tell."""
+        ...
+
 
 class Runtime(Protocol):
     """What the module of a runtime offers."""
@@ -61,8 +77,12 @@ class Runtime(Protocol):
     def probe(self) -> None:
         """Raise unless models can really be opened."""
 
-    def open_model(self, path: str, threads: int) -> Model:
-        """Open the file and allocate its tensors."""
+    def open_model(self, path: str, threads: int, delegate: str, batch: int) -> Model:
+        """Open the file, resize its inputs to ``batch`` samples where that is not 1, and allocate its tensors.
+
+        Raises:
+            DelegateUnavailable: if this runtime has no such delegate here.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.runtimes import Tensor
+from device_agent.runtimes import Operator, Tensor
 
 # The smallest model: one float32 tensor [1], its input and its output, and no operator. Made with the flatbuffer schema
 # in ai_edge_litert.schema_py_generated.
@@ -39,6 +39,10 @@ class InterpreterModel:
         """Return a copy of an output; a view held on to would make the next ``invoke`` fail."""
         output: NDArray[Any] = self._interpreter.get_tensor(self._output_indices[index])
         return output
+
+    def operators(self) -> tuple[Operator, ...]:
+        """Return the operators of the model."""
+        return ()
 
 
 def probe(interpreter_class: Any) -> None:

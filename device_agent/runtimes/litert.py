@@ -19,7 +19,7 @@ def probe() -> None:
     _interpreter.probe(Interpreter)
 
 
-def open_model(path: str, threads: int) -> Model:
+def open_model(path: str, threads: int, delegate: str, batch: int) -> Model:
     """Open a ``.tflite`` file with the default delegate, XNNPACK."""
     from ai_edge_litert.interpreter import Interpreter
 

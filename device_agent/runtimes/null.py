@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.runtimes import Model, Tensor
+from device_agent.runtimes import Model, Operator, Tensor
 
 
 def version() -> str:
@@ -36,7 +36,7 @@ def probe() -> None:
     """Do nothing: numpy, all that is needed, has been imported."""
 
 
-def open_model(path: str, threads: int) -> Model:
+def open_model(path: str, threads: int, delegate: str, batch: int) -> Model:
     """Open a JSON file as described above; ``threads`` changes nothing."""
     description = json.loads(Path(path).read_bytes())
     if description.get("fault_at") == "load":
@@ -73,6 +73,9 @@ class _NullModel:
 
     def get_output(self, index: int) -> NDArray[Any]:
         return self._input.reshape(1, -1).copy() if self._output is None else self._output.copy()
+
+    def operators(self) -> tuple[Operator, ...]:
+        return ()
 
     def _spoil(self) -> None:
         self._output = np.full(self.outputs[0].shape, np.nan, np.float32)

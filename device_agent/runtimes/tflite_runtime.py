@@ -26,7 +26,7 @@ def probe() -> None:
         ) from error
 
 
-def open_model(path: str, threads: int) -> Model:
+def open_model(path: str, threads: int, delegate: str, batch: int) -> Model:
     """Open a ``.tflite`` file with the default delegate, XNNPACK for float models."""
     from tflite_runtime.interpreter import Interpreter
 

@@ -9,7 +9,7 @@ import pytest
 
 from device_agent import __version__, home
 from device_agent.errors import AgentError
-from device_agent.protocol import Hello, decode, from_json
+from device_agent.protocol import PROTOCOL_VERSION, Hello, decode, from_json
 
 AGENT = [sys.executable, "-m", "device_agent"]
 NULL_ONLY = ["--runtime=litert=/bin/false", "--runtime=tflite_runtime=/bin/false"]
@@ -77,7 +77,7 @@ def test_attach_passes_on_what_the_daemon_says_last(tmp_path):
 def test_status_describes_the_agent(agent):
     answer = run("status", "--home", agent.home)
     assert answer.returncode == 0
-    assert f"edgepress-agent {__version__}, protocol 1\n" in answer.stdout
+    assert f"edgepress-agent {__version__}, protocol {PROTOCOL_VERSION}\n" in answer.stdout
     assert "runtime   litert not usable: /bin/false: ended with 1\n" in answer.stdout
     assert "runtime   null 1\n" in answer.stdout
     assert "job       none\n" in answer.stdout

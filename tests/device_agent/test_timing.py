@@ -2,8 +2,9 @@ import time
 
 import pytest
 
+from device_agent.memory import peak_rss_bytes
 from device_agent.protocol import MeasureSpec
-from device_agent.timing import peak_rss_bytes, time_invokes, warm_up
+from device_agent.timing import time_invokes, warm_up
 
 
 def busy(duration_s):

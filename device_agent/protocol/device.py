@@ -1,0 +1,79 @@
+"""What a board and its agent say of themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What the board says of itself; None where it does not say."""
+
+    model: Optional[str]
+    machine: str
+    cores: int
+    ram_bytes: Optional[int]
+    os: Optional[str]
+    kernel: str
+    python: str
+    soc: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One value that the board tells: a thermal zone in degrees Celsius, a core's clock in MHz, a power rail in W."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class BoardState:
+    """The board at one moment; empty or None where it does not say.
+
+    ``throttled_now`` and ``throttled_since_boot`` name what the firmware reports: "under-voltage", "frequency capped",
+    "throttled", "soft temperature limit".
+    """
+
+    utc: str
+    temperatures_c: tuple[Reading, ...] = ()
+    clocks_mhz: tuple[Reading, ...] = ()
+    max_clock_mhz: Optional[float] = None
+    governors: tuple[str, ...] = ()
+    throttled_now: tuple[str, ...] = ()
+    throttled_since_boot: tuple[str, ...] = ()
+    power_mode: Optional[str] = None
+    rails_w: tuple[Reading, ...] = ()
+    load_1min: Optional[float] = None
+    swap_used_bytes: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who has the device: ``expires_in_s`` is None while a job of the holder's keeps it."""
+
+    holder: str
+    since_utc: str
+    expires_in_s: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """One runtime of the agent: its version, or why it cannot be used."""
+
+    name: str
+    version: Optional[str]
+    problem: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The agent's first words."""
+
+    protocol: int
+    agent_version: str
+    home: str
+    free_bytes: int
+    device: DeviceInfo
+    runtimes: tuple[RuntimeInfo, ...]
