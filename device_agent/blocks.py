@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -11,8 +10,11 @@ from typing import Any, Union
 from device_agent.protocol import (
     Failure,
     JobSpec,
+    Power,
+    Profile,
     ProtocolError,
     Scored,
+    Sustained,
     TimingBlock,
     blob_path,
     from_json,
@@ -20,13 +22,21 @@ from device_agent.protocol import (
     to_json,
 )
 
-Outcome = Union[TimingBlock, Scored, Failure]
-_OUTCOMES: dict[str, Any] = {"timing": TimingBlock, "scored": Scored, "failure": Failure}
+Outcome = Union[TimingBlock, Scored, Profile, Power, Sustained, Failure]
+# By stage, but for a failure, which any stage may end with.
+_OUTCOMES: dict[str, Any] = {
+    "timing": TimingBlock,
+    "scoring": Scored,
+    "profile": Profile,
+    "power": Power,
+    "sustained": Sustained,
+    "failure": Failure,
+}
 
 
 @dataclass(frozen=True)
 class Block:
-    """One child process: ``stage`` "timing" or "scoring" of the model at place ``model``; the rest counts from 0."""
+    """One child process: a ``stage`` of ``JobEvent`` for the model at place ``model``; the rest counts from 0."""
 
     stage: str
     model: int
@@ -48,6 +58,7 @@ class Request:
     spec: JobSpec
     block: Block
     daemon_pid: int
+    root: str = "/"
 
     @property
     def model_path(self) -> str:
@@ -55,26 +66,24 @@ class Request:
         return blob_path(self.home, self.spec.models[self.block.model].sha256)
 
     @property
-    def samples_path(self) -> Path:
-        """Where the block's raw samples go."""
-        return Path(job_file_path(self.home, self.job_id, self.samples_name))
-
-    @property
     def samples_name(self) -> str:
-        """The name of that file."""
+        """The name of the job's file that has the block's raw samples."""
         return f"{self.block.name}.npy"
 
+    def file_path(self, name: str) -> Path:
+        """Return where the job's file ``name`` goes."""
+        return Path(job_file_path(self.home, self.job_id, name))
 
-def blocks_in_order(spec: JobSpec) -> list[Block]:
-    """Return the blocks of a job: for each process all models in a random order, so that drift and heat hit all alike;
-    then each model's score. The same spec gives the same order, also after a restart."""
-    shuffled = random.Random(spec.measure.seed)  # noqa: S311 - an order, not a secret
-    order = []
-    for process in range(spec.measure.processes):
-        models = list(range(len(spec.models)))
-        shuffled.shuffle(models)
-        order += [Block("timing", model, process) for model in models]
-    return order + [Block("scoring", model) for model in range(len(spec.models))]
+    @property
+    def wall_s(self) -> float:
+        """How long the block may take; the sustained pass takes its time in addition."""
+        extra_s = self.spec.measure.sustained_s if self.block.stage == "sustained" else 0.0
+        return self.spec.limits.wall_s + extra_s
+
+    @property
+    def scratch(self) -> Path:
+        """The folder for what blocks leave to each other, and the host does not get."""
+        return Path(job_file_path(self.home, self.job_id, "x")).parent.with_name("blocks")
 
 
 def outcome_to_bytes(outcome: Outcome) -> bytes:
@@ -88,4 +97,4 @@ def outcome_from_bytes(content: bytes) -> Outcome:
     for kind, value in json.loads(content).items():
         outcome: Outcome = from_json(_OUTCOMES[kind], value)
         return outcome
-    raise ProtocolError("a block's result is empty; expected one of timing, scored, failure")
+    raise ProtocolError(f"a block's result is empty; expected one of {', '.join(_OUTCOMES)}")

@@ -34,6 +34,7 @@ class Children:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._wakes = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
@@ -56,10 +57,20 @@ class Children:
             raise Stopped
         return Exit(process.returncode, timed_out, tail)
 
+    def pause(self, seconds: float) -> None:
+        """Sleep between two commands.
+
+        Raises:
+            Stopped: if ``stop`` was called before or meanwhile.
+        """
+        if self._wakes.wait(seconds):
+            raise Stopped
+
     def stop(self) -> None:
         """Kill the child that runs, with all that it has started, and refuse further ones."""
         with self._lock:
             self._stopped = True
+            self._wakes.set()
             if self._process:
                 _kill_group(self._process)
 

@@ -8,33 +8,53 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from device_agent.blocks import Block, Outcome, Request, blocks_in_order, outcome_from_bytes, outcome_to_bytes
+from device_agent.blocks import Block, Outcome, Request, outcome_from_bytes, outcome_to_bytes
 from device_agent.children import Children, Exit
 from device_agent.home import write_file
 from device_agent.probe import Probes
-from device_agent.protocol import Failure, JobFile, JobSpec, Measurement, Scored, TimingBlock, to_json
+from device_agent.protocol import (
+    Failure,
+    JobFile,
+    JobSpec,
+    Measurement,
+    Power,
+    Profile,
+    Scored,
+    Sustained,
+    TimingBlock,
+    to_json,
+)
 from device_agent.runtimes import UnknownRuntime
+from device_agent.schedule import later_blocks, needs_another_round, timing_round
+from device_agent.sensors import hottest_c, read_rails
 from device_agent.sha256 import sha256_of_file
 from device_agent.worker import EXIT_DISK_FULL
+
+_FIRST_PAUSE_S = 2.0
 
 # stage, model, done, total
 Report = Callable[[str, str, int, int], None]
 
 
 class JobRun:
-    """Runs the blocks of one job in its folder."""
+    """Runs the blocks of one job in its folder; ``root`` is below which the board's state is read."""
 
-    def __init__(self, home: Path, job_id: str, spec: JobSpec, probes: Probes) -> None:
+    def __init__(self, home: Path, job_id: str, spec: JobSpec, probes: Probes, root: Path = Path("/")) -> None:
         self._home = home
         self._job_id = job_id
         self._spec = spec
         self._probes = probes
+        self._root = root
         self._children = Children()
         self._folder = home / "jobs" / job_id
         self._outcomes: dict[Block, Outcome] = {}
+        self._done = 0
+        self._planned = 0
 
     def run(self, report: Report) -> None:
         """Run what has no result yet and call ``report`` after each block.
@@ -43,14 +63,54 @@ class JobRun:
             Stopped: if ``stop`` was called.
             OSError: if the job's folder cannot be written.
         """
-        order = blocks_in_order(self._spec)
-        for done, block in enumerate(order, start=1):
-            if self.failure_of(block.model):
-                continue
+        later = later_blocks(self._spec, with_power=bool(read_rails(self._root)))
+        rounds = 0
+        while needs_another_round(self._spec, rounds, self._timed()):
+            rounds += 1
+            self._planned = max(rounds, self._spec.measure.processes) * len(self._spec.models) + len(later)
+            for block in timing_round(self._spec, rounds - 1):
+                self._take(block, report)
+        for block in later:
+            self._take(block, report)
+
+    def _take(self, block: Block, report: Report) -> None:
+        """Run a block unless it is there already, or its model has failed; again when it was disturbed."""
+        self._done += 1
+        if self.failure_of(block.model):
+            return
+        model = self._spec.models[block.model].name
+        while True:
             kept = self._kept(block)
-            self._outcomes[block] = kept or self._run_block(block)
+            outcome = kept or self._run_block(block)
+            if not _is_disturbed(outcome) or block.attempt >= self._spec.conditions.retries:
+                break
             if not kept:
-                report(block.stage, self._spec.models[block.model].name, done, len(order))
+                report("cooldown", model, self._done - 1, self._planned)
+                self._cool_down(block.attempt)
+            block = replace(block, attempt=block.attempt + 1)
+        self._outcomes[block] = outcome
+        if not kept:
+            report(block.stage, model, self._done, self._planned)
+
+    def _cool_down(self, attempt: int) -> None:
+        """Pause longer with each attempt, and for as long as the board is too hot, but no longer than allowed."""
+        conditions = self._spec.conditions
+        deadline = time.monotonic() + conditions.cooldown_s
+        self._children.pause(min(conditions.cooldown_s, _FIRST_PAUSE_S * 2**attempt))
+        if conditions.max_temperature_c is None:
+            return
+        cool_c = conditions.max_temperature_c - conditions.cooldown_c
+        while (hottest_c(self._root) or 0.0) > cool_c and time.monotonic() < deadline:
+            self._children.pause(1.0)
+
+    def _timed(self) -> list[list[TimingBlock]]:
+        """Return the blocks of each model that has not failed."""
+        alive = [model for model in range(len(self._spec.models)) if not self.failure_of(model)]
+        return [self._blocks(model) for model in alive]
+
+    def _blocks(self, model: int) -> list[TimingBlock]:
+        outcomes = (outcome for block, outcome in self._outcomes.items() if block.model == model)
+        return [outcome for outcome in outcomes if isinstance(outcome, TimingBlock)]
 
     def stop(self) -> None:
         """Kill the block that runs; ``run`` then raises ``Stopped``."""
@@ -72,27 +132,32 @@ class JobRun:
         return tuple(measurement for measurement in found if measurement)
 
     def files(self) -> tuple[JobFile, ...]:
-        """Return the files of raw samples."""
-        paths = sorted(path for path in (self._folder / "files").glob("*.npy") if not path.name.startswith("."))
+        """Return the files for the host."""
+        paths = sorted(path for path in (self._folder / "files").glob("*") if not path.name.startswith("."))
         return tuple(JobFile(path.name, path.stat().st_size, sha256_of_file(path)) for path in paths)
 
     def _measurement(self, model: int) -> Measurement | None:
-        outcomes = [outcome for block, outcome in self._outcomes.items() if block.model == model]
-        scored = next((outcome for outcome in outcomes if isinstance(outcome, Scored)), None)
-        if scored is None:
+        found = {block.stage: outcome for block, outcome in self._outcomes.items() if block.model == model}
+        scored = found.get("scoring")
+        if not isinstance(scored, Scored) or self.failure_of(model):
             return None
-        spec = self._spec.models[model]
+        spec, blocks = self._spec.models[model], self._blocks(model)
+        profile, power, sustained = found.get("profile"), found.get("power"), found.get("sustained")
         return Measurement(
             model=spec.name,
             runtime=spec.runtime,
             runtime_version=self._probes.info(spec.runtime).version or "",
             threads=spec.threads,
-            blocks=tuple(outcome for outcome in outcomes if isinstance(outcome, TimingBlock)),
+            blocks=tuple(blocks),
             score=scored.score,
             delegate=spec.delegate,
             batch=spec.batch,
+            retaken=sum(block.attempt for block in blocks),
             parity=scored.parity,
             delegation=scored.delegation,
+            profile=profile if isinstance(profile, Profile) else None,
+            power=power if isinstance(power, Power) else None,
+            sustained=sustained if isinstance(sustained, Sustained) else None,
         )
 
     def _kept(self, block: Block) -> Outcome | None:
@@ -101,8 +166,11 @@ class JobRun:
 
     def _run_block(self, block: Block) -> Outcome:
         unusable = self._unusable(block)
-        outcome = unusable or self._run_child(block)
+        outcome: Outcome = unusable or self._run_child(block)
         if isinstance(outcome, Failure):
+            if block.stage == "profile":
+                # Times and scores are there: what is missing is only where the time goes.
+                outcome = Profile(problem=f"{outcome.kind}: {outcome.message}")
             write_file(self._result_path(block), outcome_to_bytes(outcome))
         return outcome
 
@@ -115,26 +183,28 @@ class JobRun:
         return Failure(model.name, "runtime", f"{model.runtime} cannot be used: {problem}") if problem else None
 
     def _run_child(self, block: Block) -> Outcome:
-        request = Request(str(self._home), self._job_id, self._spec, block, os.getpid())
+        request = Request(str(self._home), self._job_id, self._spec, block, os.getpid(), str(self._root))
         request_path = self._folder / "blocks" / f"{block.name}.request.json"
         write_file(request_path, json.dumps(to_json(request)).encode())
         python = self._probes.python(self._spec.models[block.model].runtime)
         # With faulthandler the last lines of a crash show where in Python it happened.
         command = [python, "-X", "faulthandler", "-m", "device_agent.worker"]
-        ended = self._children.run(
-            [*command, str(request_path), str(self._result_path(block))], self._spec.limits.wall_s
-        )
+        ended = self._children.run([*command, str(request_path), str(self._result_path(block))], request.wall_s)
         return self._kept(block) or _failure_from(ended, request)
 
     def _result_path(self, block: Block) -> Path:
         return self._folder / "blocks" / f"{block.name}.json"
 
 
+def _is_disturbed(outcome: Outcome) -> bool:
+    return isinstance(outcome, TimingBlock) and bool(outcome.conditions.disturbances)
+
+
 def _failure_from(ended: Exit, request: Request) -> Failure:
     """Say what a child that left no result died of."""
     name, limits = request.spec.models[request.block.model].name, request.spec.limits
     if ended.timed_out:
-        return Failure(name, "timeout", f"{request.block.stage} took longer than {limits.wall_s:g} s", ended.tail)
+        return Failure(name, "timeout", f"{request.block.stage} took longer than {request.wall_s:g} s", ended.tail)
     if ended.returncode == EXIT_DISK_FULL:
         return Failure(name, "disk", f"no space left for {request.home}", ended.tail)
     died_of = _signal_name(ended.returncode)

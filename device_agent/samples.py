@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +25,14 @@ class Samples:
     labels: NDArray[Any]
     spec: DataSpec
     tensor: Tensor
+    batch: int = 1
 
     def input(self, index: int) -> NDArray[Any]:
-        """Return one sample with the model's shape and type."""
-        sample = np.asarray(self.inputs[index])
+        """Return one sample, or a batch from there on, with the model's shape and type."""
+        if self.batch == 1:
+            sample = np.asarray(self.inputs[index])
+        else:
+            sample = self.inputs[np.arange(index, index + self.batch) % self.spec.samples]
         if self._is_taken_as_it_is:
             return sample.astype(self.tensor.dtype).reshape(self.tensor.shape)
         real = sample.astype(np.float32) * np.float32(self.spec.scale) + np.float32(self.spec.offset)
@@ -40,8 +45,10 @@ class Samples:
         return plain and self.inputs.dtype.kind in "iu" and self.tensor.dtype.startswith(("int", "uint"))
 
 
-def open_samples(inputs_path: str, labels_path: str, spec: DataSpec, tensors: tuple[Tensor, ...]) -> Samples:
-    """Map the two ``.npy`` files and see that they fit the model's inputs.
+def open_samples(
+    inputs_path: str, labels_path: str, spec: DataSpec, tensors: tuple[Tensor, ...], batch: int = 1
+) -> Samples:
+    """Map the two ``.npy`` files and see that they fit the inputs of a model that takes ``batch`` samples at once.
 
     Raises:
         DataMismatch: if they do not: too few samples, another shape, or a model with several inputs.
@@ -54,14 +61,21 @@ def open_samples(inputs_path: str, labels_path: str, spec: DataSpec, tensors: tu
     for name, array in (("inputs", inputs), ("labels", labels)):
         if not array.ndim or len(array) < spec.samples:
             raise DataMismatch(f"{name} have the shape {list(array.shape)}; expected at least {spec.samples} samples")
-    _check_shape(inputs.shape[1:], tensors[0].shape)
-    return Samples(inputs, labels[: spec.samples], spec, tensors[0])
+    _check_shape(inputs.shape[1:], tensors[0].shape, batch)
+    return Samples(inputs, labels[: spec.samples], spec, tensors[0], batch)
 
 
-def _check_shape(sample: tuple[int, ...], model: tuple[int, ...]) -> None:
-    if model not in ((1, *sample), (1, *sample, 1)):
+def _check_shape(sample: tuple[int, ...], model: tuple[int, ...], batch: int) -> None:
+    if model not in ((batch, *sample), (batch, *sample, 1)):
         shapes = f"model input has the shape {list(model)}, a sample {list(sample)}"
-        raise DataMismatch(f"{shapes}; expected the input to be {[1, *sample]} or {[1, *sample, 1]}")
+        raise DataMismatch(f"{shapes}; expected the input to be {[batch, *sample]} or {[batch, *sample, 1]}")
+
+
+def npy_bytes(array: NDArray[Any]) -> bytes:
+    """Return ``array`` as the content of an ``.npy`` file."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    return content.getvalue()
 
 
 def quantize(real: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:

@@ -50,23 +50,24 @@ class Session:
     load_ns: int
     runtime_rss_bytes: int
 
-    def infer(self, index: int) -> NDArray[Any]:
-        """Return the model's first output for one sample, as real numbers without the batch dimension."""
+    def infer(self, index: int) -> list[NDArray[Any]]:
+        """Return the model's outputs for one sample, as real numbers without the batch dimension."""
         with failing_as("invoke"):
             self.model.set_input(0, self.samples.input(index))
             self.model.invoke()
-            return self.output(index)
+            return self.outputs(index)
 
-    def output(self, index: int) -> NDArray[Any]:
-        """Return what the last invoke, of the sample ``index``, has left in the first output.
+    def outputs(self, index: int) -> list[NDArray[Any]]:
+        """Return what the last invoke, of the sample ``index``, has left in each output; of a batch the first sample's.
 
         Raises:
             BlockFailed: if there is a number that is not finite.
         """
-        output = dequantize(self.model.get_output(0), self.model.outputs[0])
-        if not np.isfinite(output).all():
+        found = [dequantize(self.model.get_output(place), tensor) for place, tensor in enumerate(self.model.outputs)]
+        if not all(np.isfinite(output).all() for output in found):
             raise BlockFailed("invoke", f"output is not finite for sample {index}")
-        return output[0] if output.ndim > 1 and output.shape[0] == 1 else output
+        batch = self.samples.batch
+        return [output[0] if output.ndim > 1 and output.shape[0] == batch else output for output in found]
 
     def score(self, outputs: NDArray[Any], start: int) -> NDArray[np.float32]:
         """Return the metric of outputs [samples, …] that belong to the samples from ``start`` on."""
@@ -96,5 +97,5 @@ def open_session(request: Request, batch: int = 1) -> Session:
         data = request.spec.data
         inputs_path = blob_path(request.home, data.inputs_sha256)
         labels_path = blob_path(request.home, data.labels_sha256)
-        samples = open_samples(inputs_path, labels_path, data, model.inputs)
+        samples = open_samples(inputs_path, labels_path, data, model.inputs, batch)
     return Session(model, samples, metric, load_ns, runtime_rss_bytes)

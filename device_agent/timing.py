@@ -6,13 +6,16 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.blocks import Request
 from device_agent.memory import peak_rss_bytes
-from device_agent.protocol import BlockConditions, MeasureSpec, MemorySplit, TimingBlock
+from device_agent.protocol import MeasureSpec, MemorySplit, TimingBlock
+from device_agent.samples import npy_bytes
+from device_agent.sensors import conditions_between, read_moment
 from device_agent.session import Session, failing_as, open_session
 
 _AGREEMENT = 0.02
@@ -20,17 +23,19 @@ _LONGEST_WARMUP = 5
 _WARMUP_BLOCKS = 4
 
 
-def run(request: Request) -> tuple[TimingBlock, NDArray[np.int64]]:
-    """Time the model of ``request``; return the block and its raw invoke times in ns, int64 [invokes]."""
-    began = time.monotonic()
-    session = open_session(request)
-    measure = request.spec.measure
-    loaded_bytes = peak_rss_bytes()
-    first_invoke_ns = _first_invoke(session)
+def run(request: Request) -> tuple[TimingBlock, dict[str, bytes]]:
+    """Time the model of ``request``; return the block and its file of raw invoke times in ns, int64 [invokes]."""
+    began_s, root = time.monotonic(), Path(request.root)
+    session = open_session(request, request.spec.models[request.block.model].batch)
+    measure, loaded_bytes = request.spec.measure, peak_rss_bytes()
+    first_invoke_ns = invoke_first(session)
     invoked_bytes = peak_rss_bytes()
-    with failing_as("invoke"), _without_gc():
+    with failing_as("invoke"), without_gc():
         warmup_invokes = warm_up(session.model.invoke, measure.warmup_s)
+        before = read_moment(root)
         invoke_ns = time_invokes(session.model.invoke, measure)
+        after = read_moment(root)
+    runtime_bytes = session.runtime_rss_bytes
     block = TimingBlock(
         process=request.block.process,
         load_ns=session.load_ns,
@@ -40,18 +45,16 @@ def run(request: Request) -> tuple[TimingBlock, NDArray[np.int64]]:
         median_ns=int(np.median(invoke_ns)),
         peak_rss_bytes=peak_rss_bytes(),
         file_name=request.samples_name,
-        memory=MemorySplit(
-            session.runtime_rss_bytes, loaded_bytes - session.runtime_rss_bytes, invoked_bytes - loaded_bytes
-        ),
-        conditions=BlockConditions(),
-        elapsed_s=time.monotonic() - began,
+        memory=MemorySplit(runtime_bytes, loaded_bytes - runtime_bytes, invoked_bytes - loaded_bytes),
+        conditions=conditions_between(before, after, request.spec.conditions),
+        elapsed_s=time.monotonic() - began_s,
         attempt=request.block.attempt,
     )
-    return block, invoke_ns
+    return block, {request.samples_name: npy_bytes(invoke_ns)}
 
 
-def _first_invoke(session: Session) -> int:
-    """Time the first invoke, of the first sample, and see that the metric takes what comes out of it.
+def invoke_first(session: Session) -> int:
+    """Time the first invoke, of the first sample, in ns, and see that the metric takes what comes out of it.
 
     That a model cannot be scored should be known before it is timed for minutes."""
     with failing_as("invoke"):
@@ -59,8 +62,8 @@ def _first_invoke(session: Session) -> int:
         begin = time.perf_counter_ns()
         session.model.invoke()
         first_invoke_ns = time.perf_counter_ns() - begin
-        output = session.output(0)
-    session.score(output[None], 0)
+        outputs = session.outputs(0)
+    session.score(outputs[0][None], 0)
     return first_invoke_ns
 
 
@@ -109,7 +112,8 @@ def time_invokes(invoke: Callable[[], None], measure: MeasureSpec) -> NDArray[np
 
 
 @contextmanager
-def _without_gc() -> Iterator[None]:
+def without_gc() -> Iterator[None]:
+    """Keep Python's garbage collector from running in between."""
     gc.collect()
     gc.disable()
     try:

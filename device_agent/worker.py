@@ -7,14 +7,13 @@ runtime are only imported once the limits stand.
 from __future__ import annotations
 
 import ctypes
-import io
+import importlib
 import json
 import os
 import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from device_agent.blocks import Outcome, Request, outcome_to_bytes
 from device_agent.home import is_disk_full, write_file
@@ -24,6 +23,15 @@ from device_agent.protocol import Failure, from_json
 EXIT_DISK_FULL = 74
 
 _PR_SET_PDEATHSIG = 1
+
+# Each has a run(request), which returns the outcome and the job's files by name.
+_STAGES = {
+    "timing": "device_agent.timing",
+    "scoring": "device_agent.scoring",
+    "profile": "device_agent.profiling",
+    "power": "device_agent.energy",
+    "sustained": "device_agent.sustained",
+}
 
 
 def main() -> int:
@@ -76,21 +84,13 @@ def _outcome(request: Request) -> Outcome:
 
 
 def _measure(request: Request) -> Outcome:
-    from device_agent import scoring, timing
-
-    run: Any = timing.run if request.block.stage == "timing" else scoring.run
+    """Run the block's stage and write what it leaves for the host."""
+    stage = importlib.import_module(_STAGES[request.block.stage])
     outcome: Outcome
-    outcome, values = run(request)
-    _write_array(request.samples_path, values)
+    outcome, files = stage.run(request)
+    for name, content in files.items():
+        write_file(request.file_path(name), content)
     return outcome
-
-
-def _write_array(path: Path, values: Any) -> None:
-    import numpy as np
-
-    content = io.BytesIO()
-    np.save(content, values, allow_pickle=False)
-    write_file(path, content.getvalue())
 
 
 def _one_line(error: Exception) -> str:

@@ -20,11 +20,13 @@ from pipeline.config import Experiment, Variant
 from pipeline.devices.inventory import Device, find_device
 from pipeline.devices.transport import open_transport
 from pipeline.errors import AgentError, ModelError, StepError
-from pipeline.measuring import MeasuredJob, job_spec, measure
+from pipeline.measuring import MeasuredJob, Placement, baseline_name, job_spec, measure, place
 from pipeline.reporting import write_reports
 from pipeline.reporting.progress import Progress
+from pipeline.results.comparison import compare
 from pipeline.results.record import Artifact, RunRecord, VariantRecord
 from pipeline.results.statistics import numbers
+from pipeline.results.validity import invalid_reasons, notes
 from pipeline.results.verdict import judge
 from pipeline.samples import Samples, fetch_samples
 
@@ -60,12 +62,12 @@ def run_experiment(experiment: Experiment, options: Options, progress: Progress)
     with AgentClient(open_transport(device), device.name) as client:
         _check_runtime(client, experiment, device)
         samples = _fetch(experiment, options.cache, progress)
-        variants = _build_all(experiment, samples, options.cache, progress)
-        job = _measure_all(client, experiment, variants, samples, options, progress)
-        variants = _with_numbers(experiment, variants, job)
+        variants = _placed(experiment, _build_all(experiment, samples, options.cache, progress))
+        job = _measure_all(client, experiment, device, variants, samples, options, progress)
+        variants = [_with_numbers(experiment, variant, job) for variant in variants] if job else variants
         for variant in variants:
             progress.variant(variant)
-        record = _record(experiment, device, client, started, samples, variants)
+        record = _record(experiment, device, client, started, samples, variants, job)
     return Run(record, _write(record, variants, job, options.output))
 
 
@@ -119,50 +121,48 @@ def _build(builder: Builder, source: SourceModel, variant: Variant, progress: Pr
     return record
 
 
+def _placed(experiment: Experiment, variants: list[VariantRecord]) -> list[VariantRecord]:
+    """Return every built variant once for each number of threads."""
+    placed = []
+    for variant in variants:
+        threads = experiment.threads if variant.artifact else experiment.threads[:1]
+        placed += [replace(variant, name=place(variant.name, count, experiment), threads=count) for count in threads]
+    return placed
+
+
 def _measure_all(
     client: AgentClient,
     experiment: Experiment,
+    device: Device,
     variants: list[VariantRecord],
     samples: Samples,
     options: Options,
     progress: Progress,
 ) -> MeasuredJob | None:
-    built = {variant.name: variant.artifact for variant in variants if variant.artifact is not None}
+    built = [Placement(variant.name, variant.artifact, variant.threads) for variant in variants if variant.artifact]
     if not built:
         return None
-    return measure(client, job_spec(experiment, built, samples), built, samples, options.cache, options.reuse, progress)
+    spec = job_spec(experiment, built, samples, device.conditions)
+    return measure(client, spec, built, samples, options.cache, options.reuse, progress)
 
 
-def _with_numbers(
-    experiment: Experiment, variants: list[VariantRecord], job: MeasuredJob | None
-) -> list[VariantRecord]:
-    if job is None:
-        return variants
+def _with_numbers(experiment: Experiment, variant: VariantRecord, job: MeasuredJob) -> VariantRecord:
     measured = {measurement.model: measurement for measurement in job.result.measurements}
     failed = {failure.model: failure for failure in job.result.failures}
-    baseline = measured.get(experiment.baseline)
-    finished = []
-    for variant in variants:
-        found = measured.get(variant.name)
-        reference = baseline.score.value if baseline is not None and variant.name != experiment.baseline else None
-        finished.append(
-            replace(
-                variant,
-                measurement=found,
-                failure=variant.failure or failed.get(variant.name),
-                numbers=None if found is None else numbers(found, job.samples, reference),
-                invalid_reasons=_invalid_reasons(experiment, variant.name, job),
-                reused=job.reused and found is not None,
-            )
-        )
-    return finished
-
-
-def _invalid_reasons(experiment: Experiment, name: str, job: MeasuredJob) -> tuple[str, ...]:
-    for measurement in job.result.measurements:
-        if measurement.model == name and len(measurement.blocks) < experiment.measure.processes:
-            return (f"timed in {len(measurement.blocks)} of {experiment.measure.processes} processes",)
-    return ()
+    found, baseline = measured.get(variant.name), measured.get(baseline_name(experiment))
+    if found is None:
+        return replace(variant, failure=variant.failure or failed.get(variant.name))
+    other = baseline if baseline is not None and baseline is not found else None
+    derived = numbers(found, job.samples, other.score.value if other else None)
+    return replace(
+        variant,
+        measurement=found,
+        numbers=derived,
+        invalid_reasons=invalid_reasons(found, experiment),
+        notes=notes(found, derived, experiment),
+        comparison=compare(found, other, job.samples, experiment.measure.smallest_effect) if other else None,
+        reused=job.reused,
+    )
 
 
 def _record(
@@ -172,6 +172,7 @@ def _record(
     started: str,
     samples: Samples,
     variants: list[VariantRecord],
+    job: MeasuredJob | None,
 ) -> RunRecord:
     kept = [
         variant
@@ -192,10 +193,13 @@ def _record(
         metric=experiment.metric,
         samples=samples.count,
         data_source=samples.source,
-        baseline=experiment.baseline,
+        baseline=baseline_name(experiment),
         variants=tuple(kept),
-        verdict=judge(kept, experiment.budget, experiment.baseline),
+        verdict=judge(kept, experiment.budget, baseline_name(experiment), experiment.measure.smallest_effect),
         host=_host(),
+        conditions=device.conditions,
+        before=job.result.before if job else None,
+        after=job.result.after if job else None,
     )
 
 

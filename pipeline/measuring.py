@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from device_agent.protocol import (
+    ConditionSpec,
     DataSpec,
     JobEvent,
     JobResult,
@@ -33,6 +33,15 @@ from pipeline.samples import Samples
 
 
 @dataclass(frozen=True)
+class Placement:
+    """A variant as it is run: its artifact with a number of threads, under a name of its own."""
+
+    name: str
+    artifact: Artifact
+    threads: int
+
+
+@dataclass(frozen=True)
 class MeasuredJob:
     """A finished job: its result, the folder with its raw samples, and whether it was measured by an earlier run."""
 
@@ -46,25 +55,58 @@ class MeasuredJob:
         return {file.name: np.load(self.folder / file.name) for file in self.result.files if file.name.endswith(".npy")}
 
 
-def job_spec(experiment: Experiment, artifacts: Mapping[str, Artifact], samples: Samples) -> JobSpec:
-    """Return the job that measures ``artifacts``, by variant name, as the experiment asks."""
+def place(name: str, threads: int, experiment: Experiment) -> str:
+    """Return the name of a variant that is run with ``threads`` threads: its own, unless several numbers are tried."""
+    return name if len(experiment.threads) == 1 else f"{name}.t{threads}"
+
+
+def baseline_name(experiment: Experiment) -> str:
+    """Return what every other placement is compared with: the baseline with the first number of threads."""
+    return place(experiment.baseline, experiment.threads[0], experiment)
+
+
+def job_spec(
+    experiment: Experiment, placements: Sequence[Placement], samples: Samples, conditions: ConditionSpec
+) -> JobSpec:
+    """Return the job that measures ``placements`` as the experiment asks, under the device's conditions."""
+    asked = experiment.measure
+    names = [placement.name for placement in placements]
+    baseline = baseline_name(experiment)
     return JobSpec(
         name=experiment.name,
         models=tuple(
-            ModelSpec(name, artifact.sha256, experiment.runtime, experiment.threads)
-            for name, artifact in artifacts.items()
+            ModelSpec(
+                placement.name,
+                placement.artifact.sha256,
+                experiment.runtime,
+                placement.threads,
+                experiment.delegate,
+                asked.batch,
+            )
+            for placement in placements
         ),
         data=DataSpec(samples.x_test.stem, samples.y_test.stem, samples.count, samples.scale, samples.offset),
         metric=experiment.metric,
-        measure=MeasureSpec(seed=experiment.seed, **dataclasses.asdict(experiment.measure)),
-        limits=LimitSpec(experiment.limits.block_timeout_s, experiment.limits.memory_mib),
+        measure=MeasureSpec(
+            processes=asked.processes,
+            warmup_s=asked.warmup_s,
+            timing_s=asked.timing_s,
+            seed=experiment.seed,
+            precision=asked.precision,
+            time_limit_s=asked.time_limit_s,
+            sustained_s=asked.sustained_s,
+            profile=asked.profile,
+        ),
+        limits=LimitSpec(experiment.limits.block_timeout_s, experiment.limits.memory_mib, experiment.limits.cpu_s),
+        conditions=conditions,
+        baseline=baseline if baseline in names else "",
     )
 
 
 def measure(
     client: AgentClient,
     spec: JobSpec,
-    artifacts: Mapping[str, Artifact],
+    placements: Sequence[Placement],
     samples: Samples,
     cache: Cache,
     reuse: bool,
@@ -86,7 +128,7 @@ def measure(
         if not earlier.result.failures:
             progress.stage("measure").finish("taken over from an earlier run (--reuse)")
             return earlier
-    _push(client, artifacts, samples, progress)
+    _push(client, placements, samples, progress)
     # Two runs that ask for the same would share one job, and the first to finish would have it forgotten.
     with cache.lock("measurements", key):
         job_id = client.submit(spec)
@@ -95,9 +137,9 @@ def measure(
         return _loaded(folder, reused=False)
 
 
-def _push(client: AgentClient, artifacts: Mapping[str, Artifact], samples: Samples, progress: Progress) -> None:
+def _push(client: AgentClient, placements: Sequence[Placement], samples: Samples, progress: Progress) -> None:
     stage = progress.stage("push", unit="bytes")
-    blobs = [Blob(artifact.sha256, Path(artifact.path)) for artifact in artifacts.values()]
+    blobs = [Blob(placement.artifact.sha256, Path(placement.artifact.path)) for placement in placements]
     blobs += [Blob(path.stem, path) for path in (samples.x_test, samples.y_test)]
     sent = client.push(blobs, stage.update)
     stage.finish(f"{sent} bytes sent" if sent else "nothing to send, the device has it all")

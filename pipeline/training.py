@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.cache import user_cache
-from pipeline.config import known_tasks
+from pipeline.config.checks import known_tasks
 from pipeline.errors import DataError, UsageError
 
 

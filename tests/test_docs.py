@@ -5,7 +5,8 @@ import click
 import pytest
 
 from pipeline.cli import cli
-from pipeline.config import ExperimentSection, load_experiment
+from pipeline.config import load_experiment
+from pipeline.config.sections import ExperimentSection
 from pipeline.yaml_file import Section, load_yaml
 
 ROOT = Path(__file__).parents[1]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import AfterValidator, Field
 
+from device_agent.protocol import ConditionSpec
 from pipeline.errors import ConfigError, Mistake, StorageError, UsageError
 from pipeline.yaml_file import Location, Section, load_yaml, mistakes_in
 
@@ -42,10 +43,12 @@ class Device:
     home: str | None = None
     tags: tuple[str, ...] = ()
     connect_timeout_s: float | None = None
+    conditions: ConditionSpec = field(default_factory=ConditionSpec)
     file: Path | None = field(default=None, compare=False)
 
 
-LOCAL = Device("local", "local")
+# A laptop is hot by design and never idle; what it throttles by itself is noticed all the same.
+LOCAL = Device("local", "local", conditions=ConditionSpec(max_temperature_c=None, max_other_cpus=1.0))
 
 
 def is_host(value: str) -> bool:
@@ -67,6 +70,17 @@ def _matching(pattern: re.Pattern[str], expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+class ConditionsSection(Section):
+    """Under which conditions a timed block counts; see ``device_agent.protocol.ConditionSpec``."""
+
+    max_temperature_c: float | None = Field(80.0, ge=0, le=200)
+    max_other_cpus: float | None = Field(0.5, ge=0, le=1024)
+    min_clock_share: float | None = Field(None, ge=0, le=1)
+    retries: int = Field(3, ge=0, le=100)
+    cooldown_s: float = Field(60.0, ge=0, le=3600)
+    cooldown_c: float = Field(5.0, ge=0, le=100)
+
+
 class DeviceSection(Section):
     """A device's file."""
 
@@ -81,6 +95,7 @@ class DeviceSection(Section):
     home: Annotated[str, _matching(_HOME, "an absolute path on the device")] | None = None
     tags: list[Annotated[str, _matching(_NAME, "lower-case letters, digits, _ and -")]] = []  # noqa: RUF012  pydantic copies
     connect_timeout_s: float | None = Field(None, ge=0.1, le=600)
+    conditions: ConditionsSection = ConditionsSection()
 
 
 def find_device(name: str) -> Device:
@@ -183,6 +198,7 @@ def _load(name: str, file: Path) -> Device:
     values: dict[str, Any] = section.model_dump()
     values["host"] = section.host or ""
     values["tags"] = tuple(section.tags)
+    values["conditions"] = ConditionSpec(**section.conditions.model_dump())
     if section.identity_file:
         values["identity_file"] = Path(section.identity_file).expanduser()
     return Device(name=name, file=file, **values)
@@ -206,6 +222,8 @@ def _document(device: Device) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, ConditionSpec):
+        return asdict(value)
     if isinstance(value, tuple):
         return list(value)
     return str(value) if isinstance(value, Path) else value

@@ -1,15 +1,15 @@
-"""What one run leaves behind: a ``RunRecord``, stored as ``report.json``, schema 1.
+"""What one run leaves behind: a ``RunRecord``, stored as ``report.json``, schema 2.
 
 Every derived number carries its unit in its name. An ``Estimate`` is a point with a 95 % interval.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from device_agent.protocol import DeviceInfo, Failure, Measurement
+from device_agent.protocol import BoardState, ConditionSpec, DeviceInfo, Failure, Measurement
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,10 @@ class Numbers:
     """What is reported of a measurement, derived from its raw samples.
 
     ``score`` is the metric as a fraction with its Wilson interval; ``score_change_pp`` is against the baseline variant
-    in percentage points, None for the baseline itself. ``p50_ns`` and ``p90_ns`` are medians over processes with a
-    bootstrap over processes; ``p90_ns`` is None below the 64 samples it needs. ``load_ns`` and ``first_invoke_ns`` are
-    medians over processes, ``peak_rss_bytes`` the largest.
+    in percentage points, None for the baseline itself. ``p50_ns``, ``p90_ns`` and ``p99_ns`` are medians over processes
+    with a bootstrap over processes, of one invoke, which takes a whole batch where there is one; a percentile is None
+    below the samples that it needs. ``load_ns`` and ``first_invoke_ns`` are medians over processes, ``peak_rss_bytes``
+    the largest.
     """
 
     score: Estimate
@@ -63,14 +64,37 @@ class Numbers:
     load_ns: float
     first_invoke_ns: float
     peak_rss_bytes: int
+    p99_ns: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One variant against the baseline: by the blocks that were timed side by side, and by the samples both were given.
+
+    ``time_ratio`` is the variant's p50 over the baseline's, below 1 when it takes less. ``speed`` is "faster",
+    "slower", "as fast" or "not shown": the first three only when the interval lies beyond, or within, the smallest
+    effect.
+    ``lost`` samples only the baseline gets right and ``gained`` only the variant; ``p_value`` is McNemar's exact one,
+    None where the metric is not right or wrong. ``accuracy`` is "better", "worse" or "not shown", empty without it.
+    """
+
+    baseline: str
+    time_ratio: Estimate
+    smallest_effect: float
+    speed: str
+    lost: int = 0
+    gained: int = 0
+    p_value: float | None = None
+    accuracy: str = ""
 
 
 @dataclass(frozen=True)
 class VariantRecord:
     """One variant of one run: built or not, measured or not, and whether its numbers may be used.
 
-    ``invalid_reasons`` is empty for a VALID variant. ``from_cache`` tells that nothing had to be built, ``reused`` that
-    an earlier run measured it.
+    ``invalid_reasons`` is empty for a VALID variant; ``notes`` are what a reader should know all the same;
+    ``from_cache`` tells that nothing had to be built, ``reused`` that an earlier run measured it; ``threads`` is what
+    it is run with.
     """
 
     name: str
@@ -82,6 +106,9 @@ class VariantRecord:
     invalid_reasons: tuple[str, ...]
     from_cache: bool = False
     reused: bool = False
+    comparison: Comparison | None = None
+    notes: tuple[str, ...] = ()
+    threads: int = 1
 
     @property
     def valid(self) -> bool:
@@ -113,7 +140,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run of one experiment on one device."""
+    """One run of one experiment on one device.
+
+    ``conditions`` are what a block had to meet to count; ``before`` and ``after`` the board around the job.
+    """
 
     run_id: str
     experiment: str
@@ -130,4 +160,7 @@ class RunRecord:
     variants: tuple[VariantRecord, ...]
     verdict: Verdict
     host: dict[str, str]
+    conditions: ConditionSpec = field(default_factory=ConditionSpec)
+    before: BoardState | None = None
+    after: BoardState | None = None
     schema: int = SCHEMA

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from device_agent.protocol import Measurement, Score, TimingBlock
 from pipeline.results.record import Estimate, Numbers
 
-P90_MIN_SAMPLES = 64
 CONFIDENCE = 0.95
+PERCENTILE_CONFIDENCE = 0.99
 BOOTSTRAP_RESAMPLES = 9999
 BOOTSTRAP_SEED = 0
 
@@ -28,9 +28,8 @@ def numbers(measurement: Measurement, samples: Samples, baseline_score: float | 
         baseline_score: the score of the variant that the change is counted from; None for the baseline itself.
 
     Returns:
-        p50 and p90 as medians over processes of each process's own percentile. p90 is None unless every process has
-        64 samples: below that MLPerf LoadGen's early stopping (mlcommons/inference, loadgen/early_stopping.cc) has no
-        90th percentile to give at 99 % confidence.
+        p50 as the median over processes of each process's own median; p90 and p99 as the median over processes of each
+        process's early-stopping estimate, None unless every process has the samples for it.
 
     Raises:
         KeyError: if ``samples`` lacks a file that ``measurement`` names.
@@ -40,8 +39,9 @@ def numbers(measurement: Measurement, samples: Samples, baseline_score: float | 
     return Numbers(
         score=score,
         score_change_pp=None if baseline_score is None else 100 * (score.value - baseline_score),
-        p50_ns=_percentile(blocks, samples, 50),
-        p90_ns=_percentile(blocks, samples, 90) if _p90_is_known(blocks, samples) else None,
+        p50_ns=over_processes([float(np.median(samples[block.file_name])) for block in blocks]),
+        p90_ns=_tail(blocks, samples, 0.90),
+        p99_ns=_tail(blocks, samples, 0.99),
         load_ns=_median(blocks, lambda block: block.load_ns),
         first_invoke_ns=_median(blocks, lambda block: block.first_invoke_ns),
         peak_rss_bytes=max(block.peak_rss_bytes for block in blocks),
@@ -86,12 +86,26 @@ def _score(score: Score, samples: Samples) -> Estimate:
     return proportion(int(np.count_nonzero(each)), len(each))
 
 
-def _percentile(blocks: tuple[TimingBlock, ...], samples: Samples, percent: float) -> Estimate:
-    return over_processes([float(np.percentile(samples[block.file_name], percent)) for block in blocks])
+def early_stopping_percentile(values: NDArray[Any], share: float) -> float | None:
+    """Return an estimate of a percentile that is too low in at most 1 % of all cases, None with too few values for one.
+
+    As MLPerf LoadGen does it (mlcommons/inference, loadgen/early_stopping.cc and results.cc, SingleStream): of n values
+    let t be the largest number for which n draws, each above the true percentile with probability 1 - share, have at
+    most t above it with probability at most 1 %; the estimate is the t-th largest value. It takes 64 values for the
+    90th, 662 for the 99th percentile.
+    """
+    from scipy import stats
+
+    above = int(stats.binom.ppf(1 - PERCENTILE_CONFIDENCE, len(values), 1 - share))
+    while above >= 1 and stats.binom.cdf(above, len(values), 1 - share) > 1 - PERCENTILE_CONFIDENCE:
+        above -= 1
+    return float(np.partition(values, -above)[-above]) if above >= 1 else None
 
 
-def _p90_is_known(blocks: tuple[TimingBlock, ...], samples: Samples) -> bool:
-    return all(len(samples[block.file_name]) >= P90_MIN_SAMPLES for block in blocks)
+def _tail(blocks: tuple[TimingBlock, ...], samples: Samples, share: float) -> Estimate | None:
+    found = [early_stopping_percentile(samples[block.file_name], share) for block in blocks]
+    known = [value for value in found if value is not None]
+    return over_processes(known) if known and len(known) == len(found) else None
 
 
 def _median(blocks: tuple[TimingBlock, ...], of: Callable[[TimingBlock], int]) -> float:

@@ -1,8 +1,8 @@
 """Which variant may ship: the rule, stated once and applied to every run.
 
 Only VALID variants count. Those whose point estimates meet every limit are candidates; the fastest by p50 leads, and
-every candidate whose 95 % interval of p50 overlaps the leader's counts as equally fast. Of these the smallest raw
-flatbuffer is chosen, then the first by name.
+every candidate that is not shown to be slower, by paired blocks and the smallest effect, counts as equally fast. Of
+these the smallest raw flatbuffer is chosen, then the first by name.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from device_agent.protocol import Measurement
 from pipeline.errors import UsageError
 from pipeline.reporting import format
-from pipeline.results.record import BudgetLine, Estimate, Numbers, VariantRecord, Verdict
+from pipeline.results.comparison import SLOWER, SMALLEST_EFFECT, speed_of, time_ratio
+from pipeline.results.record import BudgetLine, Numbers, VariantRecord, Verdict
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Candidate:
     metric: str
     size_bytes: int
     numbers: Numbers
+    measurement: Measurement
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,12 @@ LIMITS = {
 }
 
 
-def judge(variants: Sequence[VariantRecord], budget: Sequence[BudgetLine], baseline: str) -> Verdict:
+def judge(
+    variants: Sequence[VariantRecord],
+    budget: Sequence[BudgetLine],
+    baseline: str,
+    smallest_effect: float = SMALLEST_EFFECT,
+) -> Verdict:
     """Return which of ``variants`` may ship by this module's rule, and what the others miss.
 
     Raises:
@@ -54,7 +62,7 @@ def judge(variants: Sequence[VariantRecord], budget: Sequence[BudgetLine], basel
     meeting = [found for found in map(_candidate, variants) if found and not misses[found.name]]
     if not meeting:
         return Verdict(tuple(budget), misses, None, _why_none(variants, misses, budget))
-    equals = _equally_fast(meeting)
+    equals = _equally_fast(meeting, smallest_effect)
     chosen = min(equals, key=lambda candidate: (candidate.size_bytes, candidate.name))
     reason = f"{chosen.name} may ship: {_why(chosen, equals, len(meeting), len(variants), bool(budget))}"
     return Verdict(tuple(budget), misses, chosen.name, reason)
@@ -84,10 +92,10 @@ def _misses(variant: VariantRecord, budget: Sequence[BudgetLine], baseline: str)
 
 
 def _candidate(variant: VariantRecord) -> Candidate | None:
-    if why_not_valid(variant) or variant.artifact is None or variant.numbers is None:
+    measured = variant.measurement
+    if why_not_valid(variant) or variant.artifact is None or variant.numbers is None or measured is None:
         return None
-    metric = variant.measurement.score.metric if variant.measurement else "score"
-    return Candidate(variant.name, metric, variant.artifact.size_bytes, variant.numbers)
+    return Candidate(variant.name, measured.score.metric, variant.artifact.size_bytes, variant.numbers, measured)
 
 
 def _miss(candidate: Candidate, line: BudgetLine, baseline: str) -> str | None:
@@ -119,20 +127,17 @@ def _plain(limit: float) -> str:
     return repr(limit).removesuffix(".0")
 
 
-def _equally_fast(candidates: Sequence[Candidate]) -> list[Candidate]:
-    low, high = _bounds(min((candidate.numbers.p50_ns for candidate in candidates), key=lambda p50: p50.value))
-    overlapping = []
-    for candidate in candidates:
-        own_low, own_high = _bounds(candidate.numbers.p50_ns)
-        if own_low <= high and low <= own_high:
-            overlapping.append(candidate)
-    return overlapping
+def _equally_fast(candidates: Sequence[Candidate], smallest_effect: float) -> list[Candidate]:
+    leader = min(candidates, key=lambda candidate: candidate.numbers.p50_ns.value)
+    return [found for found in candidates if not _is_slower(found, leader, smallest_effect)]
 
 
-def _bounds(estimate: Estimate) -> tuple[float, float]:
-    low = estimate.value if estimate.low is None else estimate.low
-    high = estimate.value if estimate.high is None else estimate.high
-    return low, high
+def _is_slower(candidate: Candidate, leader: Candidate, smallest_effect: float) -> bool:
+    ratio = time_ratio(candidate.measurement, leader.measurement)
+    if ratio.low is None:
+        # One pair shows nothing; to prefer the one that took longer would be odd all the same.
+        return ratio.value > 1 + smallest_effect
+    return speed_of(ratio, smallest_effect) == SLOWER
 
 
 def _why(chosen: Candidate, equals: Sequence[Candidate], meeting: int, variants: int, budget: bool) -> str:
@@ -145,7 +150,7 @@ def _why(chosen: Candidate, equals: Sequence[Candidate], meeting: int, variants:
     fast = "all equally fast" if len(equals) == meeting else f"{len(equals)} equally fast at the front"
     return (
         f"the smallest of the equally fast, with {_figures(chosen)}; "
-        f"of {meeting} variants {group}, {fast}: their p50 intervals overlap"
+        f"of {meeting} variants {group}, {fast}: none is shown to be slower"
     )
 
 

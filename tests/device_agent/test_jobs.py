@@ -1,4 +1,3 @@
-import dataclasses
 import os
 import select
 import time
@@ -184,19 +183,6 @@ def test_a_folder_that_is_no_job_is_left_alone(make_agent, tmp_path):
     assert agent.host().call("status")["jobs"] == []
     assert agent.log().count("is not a job and left alone") == 2
     assert broken.is_dir()
-
-
-def test_blocks_are_shuffled_within_each_round_and_the_same_seed_gives_the_same_order():
-    models = tuple(protocol.ModelSpec(f"m{number}", "a" * 64, "null") for number in range(5))
-    spec = protocol.JobSpec("x", models, protocol.DataSpec("a" * 64, "b" * 64, 1), "top1")
-    order = blocks.blocks_in_order(spec)
-    assert order == blocks.blocks_in_order(spec)
-    rounds = [[block.model for block in order if (block.stage, block.process) == ("timing", p)] for p in range(5)]
-    assert all(sorted(models) == [0, 1, 2, 3, 4] for models in rounds)
-    assert len({tuple(models) for models in rounds}) > 1
-    assert [block.model for block in order[25:]] == [0, 1, 2, 3, 4]
-    other = dataclasses.replace(spec, measure=MeasureSpec(seed=1))
-    assert blocks.blocks_in_order(other) != order
 
 
 def test_an_empty_block_result_is_refused():

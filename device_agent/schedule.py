@@ -1,0 +1,98 @@
+"""Which blocks a job consists of, and when its timing is done."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Collection, Sequence
+
+from device_agent.blocks import Block
+from device_agent.protocol import JobSpec, ProtocolError, TimingBlock
+
+# More would not fit into one message with the result, at 700 bytes a block, 2 KB a failure and 120 bytes a minute.
+MOST_BLOCKS = 1200
+_BLOCKS_A_FAILURE = 10
+_MINUTES_A_BLOCK = 5
+
+_CONFIDENCE = 0.95
+_RESAMPLES = 1000
+
+
+def check_size(spec: JobSpec) -> None:
+    """See that the result of ``spec`` fits into one message.
+
+    Raises:
+        ProtocolError: if it does not, with what it asks for and what is allowed.
+    """
+    if _size(spec, spec.measure.processes) > MOST_BLOCKS:
+        raise ProtocolError(
+            f"job has {len(spec.models)} models in {spec.measure.processes} processes each, sustained for "
+            f"{spec.measure.sustained_s:g} s; at most {MOST_BLOCKS} = models * (processes + {_BLOCKS_A_FAILURE} + "
+            f"sustained minutes / {_MINUTES_A_BLOCK}) fit into one result"
+        )
+
+
+def _size(spec: JobSpec, processes: int) -> float:
+    return len(spec.models) * (processes + _BLOCKS_A_FAILURE + spec.measure.sustained_s / 60 / _MINUTES_A_BLOCK)
+
+
+def planned_blocks(spec: JobSpec) -> int:
+    """Return how many blocks the job has at least: more when precision asks for it, or a board can tell its power."""
+    return len(spec.models) * spec.measure.processes + len(later_blocks(spec, with_power=False))
+
+
+def timing_round(spec: JobSpec, process: int) -> list[Block]:
+    """Return one process of every model, in a random order, so that drift and heat hit all alike.
+
+    The same seed and ``process`` give the same order, also after a restart.
+    """
+    models = list(range(len(spec.models)))
+    # Integers seed alike on every version of Python; an order is no secret.
+    random.Random(spec.measure.seed * 1_000_003 + process).shuffle(models)  # noqa: S311
+    return [Block("timing", model, process) for model in models]
+
+
+def later_blocks(spec: JobSpec, with_power: bool) -> list[Block]:
+    """Return the passes that follow the timing: scores with the baseline's first, and what else was asked for."""
+    names = [model.name for model in spec.models]
+    models = sorted(range(len(names)), key=lambda model: names[model] != spec.baseline)
+    blocks = [Block("scoring", model) for model in models]
+    if spec.measure.profile:
+        blocks += [Block("profile", model) for model in models]
+    if with_power:
+        blocks += [Block("power", model) for model in models]
+    if spec.measure.sustained_s:
+        blocks += [Block("sustained", model) for model in models]
+    return blocks
+
+
+def needs_another_round(spec: JobSpec, rounds: int, timed: Collection[Sequence[TimingBlock]]) -> bool:
+    """Say whether every model is to be timed in one more process.
+
+    Args:
+        spec: the job.
+        rounds: how many there have been.
+        timed: the blocks of each model that has not failed.
+    """
+    measure = spec.measure
+    if rounds < measure.processes:
+        return True
+    if not measure.precision or not timed or _size(spec, rounds + 1) > MOST_BLOCKS:
+        return False
+    if sum(block.elapsed_s for blocks in timed for block in blocks) >= measure.time_limit_s:
+        return False
+    return any(half_width([block.median_ns for block in blocks]) > measure.precision for blocks in timed)
+
+
+def half_width(medians_ns: Sequence[int]) -> float:
+    """Return half the width of the interval of the median over processes, as a share of that median.
+
+    The interval is the 95 % percentile bootstrap (Efron, "Bootstrap Methods", Annals of Statistics 7, 1979), as in the
+    report; the daemon has no numpy, and a few dozen values need none. One process has no interval: infinity.
+    """
+    if len(medians_ns) < 2:
+        return float("inf")
+    draw = random.Random(0)  # noqa: S311 - a bootstrap, not a secret
+    medians = sorted(statistics.median(draw.choices(medians_ns, k=len(medians_ns))) for _ in range(_RESAMPLES))
+    tail = round(_RESAMPLES * (1 - _CONFIDENCE) / 2)
+    return (medians[-tail - 1] - medians[tail]) / 2 / statistics.median(medians_ns)

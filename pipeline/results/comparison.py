@@ -1,0 +1,94 @@
+"""Whether one variant is really faster, or more often right, than another: paired blocks and paired samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.protocol import Measurement
+from pipeline.results.record import Comparison, Estimate
+from pipeline.results.statistics import CONFIDENCE
+
+SMALLEST_EFFECT = 0.02
+SIGNIFICANCE = 1 - CONFIDENCE
+
+FASTER, SLOWER, AS_FAST, NOT_SHOWN = "faster", "slower", "as fast", "not shown"
+BETTER, WORSE = "better", "worse"
+
+
+def compare(
+    variant: Measurement,
+    baseline: Measurement,
+    samples: Mapping[str, NDArray[Any]],
+    smallest_effect: float = SMALLEST_EFFECT,
+) -> Comparison:
+    """Return how ``variant`` compares with ``baseline``, both measured in one job.
+
+    Args:
+        variant: what is judged.
+        baseline: what it is judged against.
+        samples: file name → raw values, of which the two score files are looked at.
+        smallest_effect: the relative difference in time below which two variants count as equally fast.
+    """
+    ratio = time_ratio(variant, baseline)
+    speed = speed_of(ratio, smallest_effect)
+    ours, theirs = samples[variant.score.file_name], samples[baseline.score.file_name]
+    if not (_right_or_wrong(ours) and _right_or_wrong(theirs) and len(ours) == len(theirs)):
+        return Comparison(baseline.model, ratio, smallest_effect, speed)
+    gained = int(np.count_nonzero((ours == 1) & (theirs == 0)))
+    lost = int(np.count_nonzero((ours == 0) & (theirs == 1)))
+    p_value = mcnemar(gained, lost)
+    accuracy = NOT_SHOWN if p_value >= SIGNIFICANCE else BETTER if gained > lost else WORSE
+    return Comparison(baseline.model, ratio, smallest_effect, speed, lost, gained, p_value, accuracy)
+
+
+def time_ratio(variant: Measurement, baseline: Measurement) -> Estimate:
+    """Return the ratio of the two medians and its 95 % interval.
+
+    Blocks are paired by their process: two of a pair ran one right after the other, so that drift and heat cancel. The
+    estimate is the geometric mean of the pairs' ratios, its interval Student's t on their logarithms (a paired t-test,
+    Student, "The Probable Error of a Mean", Biometrika 6, 1908). One pair alone has no interval.
+    """
+    theirs = {block.process: block.median_ns for block in baseline.blocks}
+    pairs = [(block.median_ns, theirs[block.process]) for block in variant.blocks if block.process in theirs]
+    logarithms = np.log([max(ours, 1) / max(other, 1) for ours, other in pairs])
+    mean = float(np.mean(logarithms))
+    if len(pairs) < 2:
+        return Estimate(float(np.exp(mean)))
+    from scipy import stats
+
+    half = float(stats.sem(logarithms) * stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1))
+    return Estimate(float(np.exp(mean)), float(np.exp(mean - half)), float(np.exp(mean + half)))
+
+
+def speed_of(ratio: Estimate, smallest_effect: float) -> str:
+    """Return what may be said of a ratio of times: "faster" and "slower" only when all of its interval is beyond the
+    smallest effect, "as fast" only when all of it is within."""
+    if ratio.low is None or ratio.high is None:
+        return NOT_SHOWN
+    below, above = 1 / (1 + smallest_effect), 1 + smallest_effect
+    if ratio.high < below:
+        return FASTER
+    if ratio.low > above:
+        return SLOWER
+    return AS_FAST if below <= ratio.low and ratio.high <= above else NOT_SHOWN
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Return the exact two-sided p-value that as many samples are gained as lost but for chance.
+
+    McNemar, "Note on the sampling error of the difference between correlated proportions", Psychometrika 12, 1947, in
+    its exact form: a binomial test of the samples on which the two differ.
+    """
+    if gained + lost == 0:
+        return 1.0
+    from scipy import stats
+
+    return float(stats.binomtest(gained, gained + lost, 0.5).pvalue)
+
+
+def _right_or_wrong(values: NDArray[Any]) -> bool:
+    return len(values) > 0 and bool(np.isin(values, (0, 1)).all())
