@@ -161,6 +161,7 @@ def _with_numbers(experiment: Experiment, variant: VariantRecord, job: MeasuredJ
         invalid_reasons=invalid_reasons(found, experiment),
         notes=notes(found, derived, experiment),
         comparison=compare(found, other, job.samples, experiment.measure.smallest_effect) if other else None,
+        operators=job.operators(found.profile),
         reused=job.reused,
     )
 

@@ -20,6 +20,7 @@ from device_agent.protocol import (
     LimitSpec,
     MeasureSpec,
     ModelSpec,
+    Profile,
     from_json,
     to_json,
 )
@@ -28,7 +29,7 @@ from pipeline.cache import Cache, key_of, write_text
 from pipeline.config import Experiment
 from pipeline.errors import AgentError
 from pipeline.reporting.progress import Progress
-from pipeline.results.record import Artifact
+from pipeline.results.record import Artifact, OperatorTime
 from pipeline.samples import Samples
 
 
@@ -53,6 +54,13 @@ class MeasuredJob:
     def samples(self) -> dict[str, npt.NDArray[Any]]:
         """The raw samples by file name: nanoseconds of each block, one score a sample."""
         return {file.name: np.load(self.folder / file.name) for file in self.result.files if file.name.endswith(".npy")}
+
+    def operators(self, profile: Profile | None) -> tuple[OperatorTime, ...]:
+        """Return the operators of ``profile`` with their times, in the order in which they ran."""
+        if profile is None or not profile.file_name:
+            return ()
+        content = json.loads((self.folder / profile.file_name).read_text(encoding="utf-8"))
+        return tuple(from_json(OperatorTime, operator) for operator in content)
 
 
 def place(name: str, threads: int, experiment: Experiment) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -212,11 +212,11 @@ def _host_mistakes(document: dict[str, Any]) -> list[tuple[Location, str]]:
 
 def _document(device: Device) -> dict[str, Any]:
     """Return what the device's file says: all that is not the default."""
-    defaults = {option.name: option.default for option in fields(Device)}
+    default = Device("", "ssh")
     document: dict[str, Any] = {"transport": device.transport}
     for key in DeviceSection.model_fields:
         value = getattr(device, key)
-        if key != "transport" and value != defaults[key]:
+        if key != "transport" and value != getattr(default, key):
             document[key] = _plain(value)
     return document
 

@@ -67,6 +67,11 @@ def fraction_interval(estimate: Estimate) -> str:
     return _interval(estimate, 0.01, 2)
 
 
+def ratio_interval(estimate: Estimate) -> str:
+    """Return the interval of a ratio: ``0.44–0.48``; empty where there is none."""
+    return _interval(estimate, 1.0, 2)
+
+
 def change(points_pp: float) -> str:
     """Return a change in percentage points with its sign: ``−0.31 pp``; never ``−0.00``."""
     rounded = round(points_pp, 2)
@@ -86,7 +91,8 @@ def count(number: int, noun: str) -> str:
     """Return ``1 process``, ``5 processes``: the number with its noun."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {plural}"
 
 
 def metric(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.reporting import columns, format, plot
+from pipeline.reporting import columns, format, plot, sections
 from pipeline.results.record import RunRecord
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ def render(record: RunRecord) -> str:
         columns=columns.columns(record.metric, record.verdict),
         colours=plot.colours(record),
         drawn=[variant.name for variant, _ in plot.drawn(record)],
-        conditions=columns.conditions(record),
-        reading=columns.reading(record),
-        problems=columns.problems(record),
+        conditions=sections.conditions(record),
+        reading=sections.reading(record),
+        problems=sections.problems(record),
+        details=sections.details(record),
         exact_bytes=format.exact_bytes,
         item=item,
         bokeh=_bokeh_scripts() if item else (),

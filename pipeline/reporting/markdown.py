@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 
 from pipeline.reporting import format
-from pipeline.reporting.columns import Cell, Column, columns, conditions, problems, reading
+from pipeline.reporting.columns import Cell, Column, columns
+from pipeline.reporting.sections import conditions, details, problems, reading
 from pipeline.results.record import RunRecord, VariantRecord
 
 _SPECIAL = re.compile(r"([\\`*\[\]<|])")
@@ -20,6 +21,7 @@ def render(record: RunRecord) -> str:
         _results(record),
         _budget(record),
         _problems(record),
+        *(f"## {title}\n\n{_list(lines)}" for title, lines in details(record)),
         "## Conditions\n\n" + _list(conditions(record)),
         "## How to read a number\n\n" + _list(reading(record)),
     )

@@ -16,13 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.reporting import format
-from pipeline.reporting.columns import FAILED, INVALID, VALID, Cell, Column, columns, problems
+from pipeline.reporting.columns import FAILED, INVALID, VALID, Cell, Column, columns
 from pipeline.reporting.progress import BYTES
+from pipeline.reporting.sections import problems
 from pipeline.results.record import RunRecord, VariantRecord
 
 NARROW = ("variant", "raw", "gzip", "score", "change", "p50", "status")
-WIDE = ("variant", "raw", "gzip", "score", "change", "p50", "p90", "memory", "status")
+WIDE = ("variant", "raw", "gzip", "score", "change", "p50", "speed", "memory", "status")
 WIDE_FROM = 140
+DETAILED = ("score", "p50", "speed")
 
 _COLOURS = {VALID: "green", INVALID: "yellow", FAILED: "red"}
 
@@ -35,6 +37,7 @@ def results_table(record: RunRecord, width: int = 80) -> Table:
 def run_summary(record: RunRecord, width: int = 80) -> RenderableType:
     """Return what is printed at the end of a run: the table, why variants are not VALID, the verdict."""
     reasons = [Text(f"{name} {status}: {why}") for name, status, why in problems(record) if why]
+    reasons += [Text(f"{variant.name} note: {note}") for variant in record.variants for note in variant.notes]
     verdict = Text(record.verdict.reason, style="bold" if record.verdict.chosen else "bold red")
     return Group(results_table(record, width), *reasons, Padding(verdict, (1, 0, 0, 0)))
 
@@ -168,7 +171,7 @@ def _table(known: Sequence[Column], variants: Iterable[VariantRecord], chosen: s
 
 
 def _text(column: Column, cell: Cell, wide: bool) -> Text:
-    detailed = wide and column.numeric and cell.detail
+    detailed = wide and column.key in DETAILED and cell.detail
     return Text(str(cell) if detailed else cell.text, style=_COLOURS.get(cell.text, ""))
 
 

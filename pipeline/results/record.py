@@ -89,12 +89,23 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class OperatorTime:
+    """One operator of an average profiled invoke; ``source`` is who ran it: "xnnpack", "builtin" or "delegate"."""
+
+    place: int
+    name: str
+    source: str
+    mean_ns: float
+    share: float
+
+
+@dataclass(frozen=True)
 class VariantRecord:
     """One variant of one run: built or not, measured or not, and whether its numbers may be used.
 
     ``invalid_reasons`` is empty for a VALID variant; ``notes`` are what a reader should know all the same;
     ``from_cache`` tells that nothing had to be built, ``reused`` that an earlier run measured it; ``threads`` is what
-    it is run with.
+    it is run with, ``operators`` where its time goes.
     """
 
     name: str
@@ -109,6 +120,7 @@ class VariantRecord:
     comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
     threads: int = 1
+    operators: tuple[OperatorTime, ...] = ()
 
     @property
     def valid(self) -> bool:

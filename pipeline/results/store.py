@@ -39,16 +39,11 @@ def read_record(path: Path) -> RunRecord:
     """Return the record in the ``report.json`` at ``path``.
 
     Raises:
-        UsageError: if there is no such file, it is no record, or it has another schema.
+        UsageError: if there is no such file, it is no record, or its schema is a later one.
     """
     from pydantic import TypeAdapter, ValidationError
 
-    content = _read_json(path)
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema is None:
-        raise UsageError(f"{path}: is no report of edgepress: it has no schema number")
-    if schema != SCHEMA:
-        raise UsageError(f"{path}: schema is {schema!r}; this edgepress reads {SCHEMA}; use the one that wrote it")
+    content = _migrated(_read_json(path), path)
     try:
         return TypeAdapter(RunRecord).validate_python(content)
     except ValidationError as error:
@@ -77,6 +72,26 @@ def write_whole(path: Path, text: str) -> None:
             raise
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _migrated(content: Any, path: Path) -> Any:
+    """Return a record of any schema so far as one of today's."""
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema is None:
+        raise UsageError(f"{path}: is no report of edgepress: it has no schema number")
+    if schema not in (*_MIGRATIONS, SCHEMA):
+        raise UsageError(f"{path}: schema is {schema!r}; this edgepress reads 1 to {SCHEMA}; use the one that wrote it")
+    while schema != SCHEMA:
+        content, schema = _MIGRATIONS[schema](content), schema + 1
+    return content
+
+
+def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2 has more fields, which were not measured before: their defaults say so."""
+    return {**content, "schema": 2}
+
+
+_MIGRATIONS = {1: _from_1}
 
 
 def _read_json(path: Path) -> Any:

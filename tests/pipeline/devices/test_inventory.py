@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.devices.inventory import Device, add_device, find_device, list_devices, remove_device
+from pipeline.devices.inventory import LOCAL, Device, add_device, find_device, list_devices, remove_device
 from pipeline.errors import ConfigError, StorageError, UsageError
 
-KNOWN = "transport, host, port, user, identity_file, agent, home, tags, connect_timeout_s"
+KNOWN = "transport, host, port, user, identity_file, agent, home, tags, connect_timeout_s, conditions"
 
 
 @pytest.fixture
@@ -30,8 +30,9 @@ def mistakes(error: ConfigError) -> list[str]:
 
 
 def test_local_is_built_in():
-    assert find_device("local") == Device("local", "local")
-    assert list_devices() == [Device("local", "local")]
+    assert find_device("local") == LOCAL
+    assert (LOCAL.name, LOCAL.transport, LOCAL.conditions.max_temperature_c) == ("local", "local", None)
+    assert list_devices() == [LOCAL]
 
 
 def test_an_unknown_device_lists_the_known(folder):

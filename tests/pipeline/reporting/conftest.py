@@ -6,8 +6,30 @@ import dataclasses
 
 import pytest
 
-from device_agent.protocol import DeviceInfo, Failure, Measurement, Score, TimingBlock
-from pipeline.results.record import Artifact, BudgetLine, Estimate, Numbers, RunRecord, VariantRecord
+from device_agent.protocol import (
+    BoardState,
+    DeviceInfo,
+    Failure,
+    Measurement,
+    MemorySplit,
+    OutputParity,
+    Power,
+    Reading,
+    Score,
+    Sustained,
+    SustainedMinute,
+    TimingBlock,
+)
+from pipeline.results.record import (
+    Artifact,
+    BudgetLine,
+    Comparison,
+    Estimate,
+    Numbers,
+    OperatorTime,
+    RunRecord,
+    VariantRecord,
+)
 from pipeline.results.verdict import judge
 
 BUDGET = (BudgetLine("accuracy_drop_pp", 1.0), BudgetLine("size_kib", 200.0), BudgetLine("p50_ms", 2.0))
@@ -37,6 +59,33 @@ def variant(name: str, size: tuple[int, int], score: float, p50_ns: int, *steps:
     )
 
 
+def rich(plain: VariantRecord) -> VariantRecord:
+    """The variant with all that can be known of one."""
+    memory = MemorySplit(40 << 20, 2 << 20, 1 << 20)
+    minutes = (
+        SustainedMinute(1, 900_000, 61_800, 51.0, 1800.0),
+        SustainedMinute(2, 880_000, 63_000, 70.0, 1800.0),
+        SustainedMinute(3, 800_000, 67_980, 81.5, 1500.0, ("throttled",)),
+    )
+    return dataclasses.replace(
+        plain,
+        measurement=dataclasses.replace(
+            plain.measurement,
+            blocks=tuple(dataclasses.replace(block, memory=memory) for block in plain.measurement.blocks),
+            parity=(OutputParity("out", 31.4, 0.08, 10_000), OutputParity("same", None, 0.0, 10_000)),
+            sustained=Sustained(minutes),
+            power=Power(32_000, 2.0, (Reading("VDD_IN", 4.2),), 4.2, 0.26),
+            retaken=2,
+        ),
+        comparison=Comparison("float32", Estimate(0.4167, 0.40, 0.43), 0.02, "faster", 40, 21, 0.021, "worse"),
+        notes=("2 disturbed blocks taken again",),
+        operators=(
+            OperatorTime(1, "Convolution", "xnnpack", 40e3, 0.8),
+            OperatorTime(2, "Softmax", "builtin", 1e4, 0.2),
+        ),
+    )
+
+
 def variants() -> tuple[VariantRecord, ...]:
     failure = Failure("dynamic_range", "load", "litert cannot load it: unresolved custom op | HYBRID_CONV", "trace")
     failed = VariantRecord("dynamic_range", ("dynamic_range",), artifact("d", 96_512, 80_220), None, failure, None, ())
@@ -44,7 +93,7 @@ def variants() -> tuple[VariantRecord, ...]:
         variant("float32", (362_104, 333_876), 0.9291, 148_300),
         variant("float16", (186_440, 170_310), 0.9290, 146_900, "float16"),
         failed,
-        variant("int8", (106_928, 84_417), 0.9272, 61_800, "int8"),
+        rich(variant("int8", (106_928, 84_417), 0.9272, 61_800, "int8")),
         variant(
             "pruned_int8",
             (106_928, 41_225),
@@ -74,6 +123,17 @@ def run_record(known: tuple[VariantRecord, ...], budget: tuple[BudgetLine, ...] 
         variants=known,
         verdict=judge(known, budget, "float32"),
         host={"edgepress": "0.1.0", "tensorflow": "2.21.0"},
+        before=BoardState(
+            "t0",
+            (Reading("cpu", 51.0), Reading("gpu", 48.0)),
+            (Reading("0", 1800.0),),
+            1800.0,
+            ("ondemand",),
+            load_1min=0.1,
+        ),
+        after=BoardState(
+            "t1", (Reading("cpu", 81.5),), throttled_now=("throttled",), throttled_since_boot=("under-voltage",)
+        ),
     )
 
 

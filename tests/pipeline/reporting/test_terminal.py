@@ -29,7 +29,7 @@ def test_table_fits_80_columns_with_one_line_a_variant(record):
 
 def test_wide_table_has_intervals(record):
     text = printed(results_table(record, width=140), 140)
-    assert "92.72 % (92.20–93.21)" in text and "66.7 µs (64.9–69.8)" in text and "58.5 MiB" in text
+    assert "92.72 % (92.20–93.21)" in text and "2.40× faster (0.40–0.43)" in text and "58.5 MiB" in text
     assert max(map(len, text.splitlines())) <= 140
 
 
@@ -37,6 +37,7 @@ def test_summary_ends_with_reasons_and_verdict(record):
     text = " ".join(printed(run_summary(record), 80).split())
     assert "pruned_int8 INVALID: throttled in 3 of 5 blocks" in text
     assert "dynamic_range FAILED: load: litert cannot load it" in text
+    assert "int8 note: 2 disturbed blocks taken again" in text
     assert text.endswith(record.verdict.reason)
 
 

@@ -19,8 +19,9 @@ def make_variant(
     artifact = Artifact("ab" * 32, f"/c/{name}", int(size_kib * 1024), 900, tensors, (), ("int8",), {"tensorflow": "2"})
     p50 = Estimate(p50_ms * MS, (p50_ms - spread_ms) * MS, (p50_ms + spread_ms) * MS)
     numbers = Numbers(Estimate(0.92, 0.91, 0.93), change_pp, p50, None, 5e6, 2e6, rss_mib * MIB)
-    block = TimingBlock(0, 5, 2, 10, 64, int(p50_ms * MS), rss_mib * MIB, "b.npy")
-    measured = Measurement(name, "litert", "2.3.0", 1, (block,), Score("top1", 0.92, 100, "s.npy"))
+    medians = [int((p50_ms + spread_ms * share) * MS) for share in (-1, 1, -0.75, 0.75, 0)]
+    blocks = tuple(TimingBlock(i, 5, 2, 10, 64, median, rss_mib * MIB, f"{i}.npy") for i, median in enumerate(medians))
+    measured = Measurement(name, "litert", "2.3.0", 1, blocks, Score("top1", 0.92, 100, "s.npy"))
     if failure is not None:
         return VariantRecord(name, ("int8",), artifact, None, failure, None, ())
     return VariantRecord(name, ("int8",), artifact, measured, None, numbers, invalid)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from device_agent.protocol import Measurement, Score, TimingBlock
 from pipeline.results.record import Estimate
-from pipeline.results.statistics import numbers, over_processes, proportion
+from pipeline.results.statistics import early_stopping_percentile, numbers, over_processes, proportion
 
 TIMES = st.lists(st.integers(1_000, 10_000_000), min_size=2, max_size=9)
 
@@ -45,10 +45,22 @@ def test_p90_is_none_when_one_process_has_63_samples():
     assert numbers(*measured([range(64), range(63)]), None).p90_ns is None
 
 
-def test_p90_is_known_from_64_samples_in_every_process():
-    got = numbers(*measured([range(101), range(100, 201), range(200, 301)]), None)
-    assert got.p90_ns is not None
-    assert got.p90_ns == Estimate(190.0, 90.0, 290.0)
+def test_p90_is_the_median_over_processes_of_the_early_stopping_estimate():
+    got = numbers(*measured([range(64), range(100, 164), range(200, 264)]), None)
+    assert got.p90_ns == Estimate(163.0, 63.0, 263.0)
+    assert got.p99_ns is None
+
+
+@pytest.mark.parametrize(("count", "discarded"), [(2048, 172), (2116, 178), (2145, 181), (7469, 685)])
+def test_early_stopping_discards_as_many_values_as_loadgen_says_in_published_results(count, discarded):
+    # mlperf_log_summary.txt of SingleStream runs in MLCommons' inference results: "Would discard N highest latency".
+    assert early_stopping_percentile(np.arange(count), 0.9) == count - 1 - discarded
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.5, 11), (0.9, 64), (0.95, 130), (0.99, 662), (0.999, 6636)])
+def test_early_stopping_needs_loadgens_minimum_of_values(share, least):
+    assert early_stopping_percentile(np.arange(least - 1), share) is None
+    assert early_stopping_percentile(np.arange(least), share) == least - 1
 
 
 def test_score_of_right_and_wrong_has_wilsons_interval():

@@ -33,8 +33,8 @@ def changed(record, folder, **changes):
 
 
 def test_another_schema_is_refused(record, tmp_path):
-    with pytest.raises(UsageError, match=r"report\.json: schema is 2; this edgepress reads 1"):
-        read_record(changed(record, tmp_path, schema=2))
+    with pytest.raises(UsageError, match=r"report\.json: schema is 3; this edgepress reads 1 to 2"):
+        read_record(changed(record, tmp_path, schema=3))
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "3"])

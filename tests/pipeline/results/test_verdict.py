@@ -20,23 +20,25 @@ def test_fastest_within_the_budget_is_chosen(variant):
     )
 
 
-def test_smallest_wins_among_variants_whose_p50_intervals_overlap(variant):
-    known = [variant("a", 1.0, 0.1, size_kib=200), variant("b", 1.15, 0.1, size_kib=90), variant("c", 1.5, size_kib=10)]
+def test_smallest_wins_among_variants_of_which_none_is_shown_to_be_slower(variant):
+    known = [variant("a", 1.0, size_kib=200), variant("b", 1.15, 0.2, size_kib=90), variant("c", 1.5, size_kib=10)]
     verdict = judge(known, (), "a")
     assert verdict.chosen == "b"
-    assert "2 equally fast at the front: their p50 intervals overlap" in verdict.reason
+    assert "2 equally fast at the front: none is shown to be slower" in verdict.reason
 
 
-def test_touching_intervals_overlap(variant):
-    assert judge([variant("a", 1.0, 0.5, size_kib=9), variant("b", 2.0, 0.5, size_kib=8)], (), "a").chosen == "b"
+def test_a_difference_below_the_smallest_effect_does_not_count(variant):
+    known = [variant("a", 1.0, size_kib=9), variant("b", 1.03, size_kib=8)]
+    assert judge(known, (), "a", smallest_effect=0.02).chosen == "a"
+    assert judge(known, (), "a", smallest_effect=0.05).chosen == "b"
 
 
 def test_name_decides_between_variants_alike_in_speed_and_size(variant):
     assert judge([variant("b"), variant("a")], (), "b").chosen == "a"
 
 
-def test_overlap_is_with_the_fastest_and_not_passed_along_a_chain(variant):
-    known = [variant("a", 1.0, 0.1, 30), variant("b", 1.15, 0.1, 20), variant("c", 1.3, 0.1, 10)]
+def test_variants_are_compared_with_the_fastest_and_not_along_a_chain(variant):
+    known = [variant("a", 1.0, 0, 30), variant("b", 1.15, 0.2, 20), variant("c", 1.3, 0.05, 10)]
     assert judge(known, (), "a").chosen == "b"
 
 
