@@ -1,0 +1,38 @@
+"""The board at one moment, in full: for the beginning and the end of a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from device_agent import log
+from device_agent.protocol import BoardState
+from device_agent.sensors.clocks import max_clock_mhz, read_clocks, read_governors
+from device_agent.sensors.files import as_decimal, read_kib, read_text
+from device_agent.sensors.power_mode import read_power_mode
+from device_agent.sensors.rails import read_rails
+from device_agent.sensors.temperatures import read_temperatures
+from device_agent.sensors.throttling import read_throttle_bits, throttled_now, throttled_since_boot
+
+
+def read_state(root: Path = Path("/")) -> BoardState:
+    """Return the state of the board from the files below ``root``."""
+    bits = read_throttle_bits(root)
+    return BoardState(
+        utc=log.utc_now(),
+        temperatures_c=read_temperatures(root),
+        clocks_mhz=read_clocks(root),
+        max_clock_mhz=max_clock_mhz(root),
+        governors=read_governors(root),
+        throttled_now=throttled_now(bits),
+        throttled_since_boot=throttled_since_boot(bits),
+        power_mode=read_power_mode(root),
+        rails_w=read_rails(root),
+        load_1min=as_decimal((read_text(root / "proc/loadavg") or "").partition(" ")[0]),
+        swap_used_bytes=_swap_used_bytes(root),
+    )
+
+
+def _swap_used_bytes(root: Path) -> int | None:
+    meminfo = root / "proc/meminfo"
+    total, free = read_kib(meminfo, "SwapTotal"), read_kib(meminfo, "SwapFree")
+    return total - free if total is not None and free is not None and total >= free else None
