@@ -7,7 +7,7 @@ from pathlib import Path
 from device_agent.protocol import Reading
 from device_agent.sensors.files import matching, read_integer, read_name
 
-# The zone of the PMIC of older Jetsons is a constant, 50 or 100 degrees, not a measurement: no board would ever be cool.
+# On older Jetsons the zone of the PMIC is a constant, 50 or 100 degrees: no such board would ever count as cool.
 _CONSTANT_ZONES = ("PMIC-Die",)
 # A Jetson says -256 of a part that is switched off.
 _LOWEST_C, _HIGHEST_C = -50.0, 150.0
