@@ -64,7 +64,7 @@ def _variant_mistakes(document: Mapping[str, Any]) -> list[tuple[Location, str]]
     variants = document.get("variants")
     if not isinstance(variants, Mapping):
         return []
-    found: list[tuple[Location, str]] = []
+    found = _clashes(variants, document.get("threads"))
     for name, entries in variants.items():
         if not NAME.fullmatch(str(name)):
             found.append(
@@ -74,6 +74,17 @@ def _variant_mistakes(document: Mapping[str, Any]) -> list[tuple[Location, str]]
             found += _entry_mistakes(("variants", name, index), entry)
         found += _order_mistakes(name, entries)
     return found
+
+
+def _clashes(variants: Mapping[str, Any], threads: object) -> list[tuple[Location, str]]:
+    """Several numbers of threads give every variant several names; none of them may be taken."""
+    counts = threads if isinstance(threads, list) and len(threads) > 1 else []
+    made = {f"{name}.t{count}": name for name in variants for count in counts}
+    return [
+        (("variants", name), f'variant name "{name}" is what "{made[name]}" is called with these threads; rename it')
+        for name in variants
+        if name in made
+    ]
 
 
 def _entry_mistakes(where: Location, entry: Any) -> list[tuple[Location, str]]:

@@ -110,3 +110,36 @@ def test_an_experiment_without_variants_is_refused(tmp_path):
 
 def test_the_schema_names_every_key():
     assert {"schema", "task", "model", "variants", "budget"} <= set(experiment_schema()["properties"])
+
+
+def test_how_numbers_are_taken_is_read_with_its_units(tmp_path):
+    text = OWN + (
+        "threads: [1, 2]\ndelegate: none\nmin_snr_db: 20\n"
+        "measure: {precision: 1.5%, time_limit: 10min, smallest_effect: 5%, sustained: 0.5h, profile: true, batch: 8}\n"
+    )
+    experiment = load_experiment(written(tmp_path, text))
+    assert (experiment.threads, experiment.delegate, experiment.min_snr_db) == ((1, 2), "none", 20.0)
+    measure = experiment.measure
+    assert (measure.precision, measure.time_limit_s, measure.smallest_effect) == (0.015, 600.0, 0.05)
+    assert (measure.sustained_s, measure.profile, measure.batch) == (1800.0, True, 8)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("measure: {precision: 2}", "measure.precision is 2; expected a percentage such as 2%"),
+        ("measure: {precision: 0%}", 'measure.precision is "0%"; expected half the interval of p50, such as 2%'),
+        ("measure: {sustained: 30 minutes}", "expected a duration such as 90s, 30min or 2h"),
+        ("threads: [1, 1]", "threads is a list; expected no number of threads twice"),
+        ("threads: 0", "threads is 0; expected an integer from 1 to 256, or a list of such"),
+        ("delegate: tpu", 'delegate is "tpu"; expected one of xnnpack, none, gpu'),
+    ],
+)
+def test_a_number_that_cannot_be_is_told_with_what_is_allowed(tmp_path, line, message):
+    [found] = messages(tmp_path, OWN + line + "\n")
+    assert message in found
+
+
+def test_a_variant_may_not_be_called_as_another_with_its_threads(tmp_path):
+    [found] = messages(tmp_path, OWN + "  float32.t2: []\nthreads: [1, 2]\n")
+    assert found == '7: variant name "float32.t2" is what "float32" is called with these threads; rename it'

@@ -57,8 +57,8 @@ def test_without_a_terminal_stages_are_single_plain_lines(record):
     lines = console.file.getvalue().splitlines()
     assert lines[:2] == ["compress int8: started", "compress int8: from the cache (0.0 s)"]
     assert lines[2] == (
-        "int8: VALID, raw size 104.4 KiB, gzip size 82.4 KiB, top-1 92.72 % (92.20–93.21), change −0.19 pp, "
-        "p50 61.8 µs (60.9–63.0)"
+        "int8: VALID, raw size 104.4 KiB, gzip size 82.4 KiB, top-1 92.72 % (92.20–93.21), change −0.19 pp "
+        "(worse, p = 0.021), p50 61.8 µs (60.9–63.0)"
     )
     assert len(lines) == 3 and "\x1b" not in console.file.getvalue()
 
