@@ -29,7 +29,7 @@ class BlockFailed(Exception):
 
 @contextmanager
 def failing_as(kind: str) -> Iterator[None]:
-    """Turn what goes wrong inside into ``BlockFailed(kind)``; memory and disk keep kinds of their own."""
+    """Turn what goes wrong inside into ``BlockFailed(kind)``; memory, disk and delegate have kinds of their own."""
     try:
         yield
     except (BlockFailed, MemoryError):
@@ -37,6 +37,8 @@ def failing_as(kind: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and is_disk_full(error):
             raise BlockFailed("disk", str(error)) from error
+        if isinstance(error, runtimes.DelegateUnavailable):
+            kind = "delegate"
         raise BlockFailed(kind, str(error) or type(error).__name__) from error
 
 
@@ -79,7 +81,7 @@ def open_session(request: Request, batch: int = 1) -> Session:
     """Open the model of ``request``, its data and its metric; one invoke takes ``batch`` samples.
 
     Raises:
-        BlockFailed: of the kind "runtime", "load", "data" or "metric".
+        BlockFailed: of the kind "runtime", "load", "delegate", "data" or "metric".
     """
     spec = request.spec.models[request.block.model]
     with failing_as("metric"):

@@ -1,14 +1,14 @@
 """The runtimes: one module each, its name as in YAML, found without importing any; and whose Python runs which.
 
 A runtime's module has ``version() -> str``, ``probe() -> None``, which raises unless models can really be opened, and
-``open_model(path, threads, delegate, batch) -> Model``.
+``open_model(path, threads, delegate, batch) -> Model``, and ``open_profiler`` of the same arguments.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,9 +27,17 @@ class DelegateUnavailable(RuntimeError):
     """A delegate that this runtime does not have, or that does not work here; the text says which it has."""
 
 
+class BatchRefused(ValueError):
+    """A batch that the model's graph does not take; the text names the batch."""
+
+
+class ProfileUnavailable(RuntimeError):
+    """The reason why the time of each operator cannot be had."""
+
+
 @dataclass(frozen=True)
 class Operator:
-    """One operator of a model, in the flatbuffer's order; whether the delegate took it over."""
+    """One operator of a model, in the flatbuffer's order; ``delegated`` when the delegate is known to compute it."""
 
     name: str
     delegated: bool
@@ -67,6 +75,41 @@ class Model(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TimedOperator:
+    """One operator of an average invoke, as the runtime runs it: a delegate splits and joins the flatbuffer's.
+
+    ``source`` is "xnnpack" for an operator inside XNNPACK, "builtin" for one of the runtime's own kernels, "delegate"
+    for a whole part of the graph whose delegate does not tell what happens inside.
+    """
+
+    name: str
+    source: str
+    mean_ns: float
+
+
+class Profiler(Protocol):
+    """An opened model that times each operator, which makes an invoke slower."""
+
+    inputs: tuple[Tensor, ...]
+
+    def set_input(self, index: int, array: NDArray[Any]) -> None:
+        """Copy ``array``, of the input's very shape and type, into the model."""
+
+    def invoke(self) -> None:
+        """Run the model once, untimed."""
+
+    def profile(self, min_invokes: int, duration_s: float) -> tuple[tuple[TimedOperator, ...], list[int]]:
+        """Return the operators in the order they ran, and the time in ns of each profiled invoke.
+
+        There are at least ``min_invokes`` invokes, and as many more as ``duration_s`` gives room for.
+
+        Raises:
+            ProfileUnavailable: if the events that the runtime recorded cannot be trusted.
+        """
+        ...
+
+
 class Runtime(Protocol):
     """What the module of a runtime offers."""
 
@@ -82,6 +125,15 @@ class Runtime(Protocol):
 
         Raises:
             DelegateUnavailable: if this runtime has no such delegate here.
+            BatchRefused: if the model's graph does not take ``batch`` samples at a time.
+        """
+        ...
+
+    def open_profiler(self, path: str, threads: int, delegate: str, batch: int) -> Profiler:
+        """Open the file as ``open_model`` does, with a clock around each operator.
+
+        Raises:
+            ProfileUnavailable: if this runtime cannot do that, or not with this delegate.
         """
         ...
 
@@ -108,6 +160,12 @@ def find(name: str) -> Runtime:
     module: Any = importlib.import_module(f"device_agent.runtimes.{check_known(check_identifier('runtime', name))}")
     runtime: Runtime = module
     return runtime
+
+
+def check_delegate(runtime: str, delegate: str, available: Sequence[str]) -> None:
+    """Raise DelegateUnavailable unless ``delegate`` is among those that ``runtime`` has."""
+    if delegate not in available:
+        raise DelegateUnavailable(f'{runtime} has no delegate "{delegate}"; it has {", ".join(available)}')
 
 
 def python_of(name: str, chosen: Mapping[str, str]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from device_agent.runtimes import Model, _interpreter
+from device_agent.runtimes import Model, Profiler, ProfileUnavailable, _interpreter, check_delegate
+
+_DELEGATES = ("xnnpack", "none", "gpu")
 
 
 def version() -> str:
@@ -20,7 +22,22 @@ def probe() -> None:
 
 
 def open_model(path: str, threads: int, delegate: str, batch: int) -> Model:
-    """Open a ``.tflite`` file with the default delegate, XNNPACK."""
-    from ai_edge_litert.interpreter import Interpreter
+    """Open a ``.tflite`` file; "gpu" needs a Vulkan device and ignores ``threads``."""
+    check_delegate("litert", delegate, _DELEGATES)
+    if delegate == "gpu":
+        from device_agent.runtimes import _gpu
 
-    return _interpreter.InterpreterModel(Interpreter(model_path=path, num_threads=threads))
+        return _gpu.open_on_gpu(path, batch)
+    from ai_edge_litert import interpreter
+
+    return _interpreter.open_interpreter(interpreter, path, threads, delegate, batch)
+
+
+def open_profiler(path: str, threads: int, delegate: str, batch: int) -> Profiler:
+    """Open a ``.tflite`` file so that each operator is timed."""
+    check_delegate("litert", delegate, _DELEGATES)
+    if delegate == "gpu":
+        raise ProfileUnavailable("litert has no per-operator profile on the gpu; it has one for xnnpack and none")
+    from device_agent.runtimes import _litert_profiler
+
+    return _litert_profiler.open_profiler(path, threads, delegate, batch)

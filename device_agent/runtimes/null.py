@@ -3,7 +3,7 @@
 A model is a JSON file such as ``{"input_shape": [1, 4], "output": [0.1, 0.9], "invoke_us": 100, "fault": "segfault"}``:
 
 * ``input_shape``, ``dtype`` ("float32"), ``scale`` and ``zero_point`` of the input; the output has the same type.
-* ``output``: what every invoke answers, as [1, n] in real numbers; without it the input comes back as [1, n].
+* ``output``: what every invoke answers, as [batch, n] in real numbers; without it the input comes back as [batch, n].
 * ``invoke_us``: how long an invoke keeps the processor busy.
 * ``fault``: "segfault", "abort", "kill", "exit", "hang", "raise", "nan", "memory" or "disk", none of them simulated;
   at the first invoke, or with ``"fault_at": "load"`` when the model is opened.
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.runtimes import Model, Operator, Tensor
+from device_agent.runtimes import Model, Operator, Profiler, ProfileUnavailable, Tensor, check_delegate
 
 
 def version() -> str:
@@ -37,25 +37,33 @@ def probe() -> None:
 
 
 def open_model(path: str, threads: int, delegate: str, batch: int) -> Model:
-    """Open a JSON file as described above; ``threads`` changes nothing."""
+    """Open a JSON file as described above; ``threads`` and ``delegate``, "xnnpack" or "none", change nothing."""
+    check_delegate("null", delegate, ("xnnpack", "none"))
     description = json.loads(Path(path).read_bytes())
+    if batch != 1:
+        description["input_shape"][0] = batch
     if description.get("fault_at") == "load":
         _FAULTS[description["fault"]]()
-    return _NullModel(description)
+    return _NullModel(description, batch)
+
+
+def open_profiler(path: str, threads: int, delegate: str, batch: int) -> Profiler:
+    """Raise ProfileUnavailable: the stand-in has no operators."""
+    raise ProfileUnavailable("null has no per-operator profile; litert has one")
 
 
 class _NullModel:
-    def __init__(self, description: dict[str, Any]) -> None:
+    def __init__(self, description: dict[str, Any], batch: int) -> None:
         dtype, shape = description.get("dtype", "float32"), tuple(description["input_shape"])
         scale, zero_point = description.get("scale", 0.0), description.get("zero_point", 0)
         self._input = np.zeros(shape, dtype)
         self._output: NDArray[Any] | None = None
         if "output" in description:
-            real = np.array([description["output"]], np.float32)
+            real = np.array([description["output"]] * batch, np.float32)
             self._output = (real / scale + zero_point if scale else real).astype(dtype)
-        size = self._input.size if self._output is None else self._output.size
+        size = (self._input.size if self._output is None else self._output.size) // batch
         self.inputs: tuple[Tensor, ...] = (Tensor("input", shape, dtype, scale, zero_point),)
-        self.outputs: tuple[Tensor, ...] = (Tensor("output", (1, size), dtype, scale, zero_point),)
+        self.outputs: tuple[Tensor, ...] = (Tensor("output", (batch, size), dtype, scale, zero_point),)
         self._invoke_ns = description.get("invoke_us", 0) * 1000
         self._fault = _FAULTS.get(description.get("fault", "")) if description.get("fault") != "nan" else self._spoil
 
@@ -72,7 +80,7 @@ class _NullModel:
             pass
 
     def get_output(self, index: int) -> NDArray[Any]:
-        return self._input.reshape(1, -1).copy() if self._output is None else self._output.copy()
+        return self._input.reshape(self.outputs[0].shape).copy() if self._output is None else self._output.copy()
 
     def operators(self) -> tuple[Operator, ...]:
         return ()

@@ -6,7 +6,9 @@ from importlib.metadata import version as _version
 
 import numpy
 
-from device_agent.runtimes import Model, _interpreter
+from device_agent.runtimes import Model, Profiler, ProfileUnavailable, _interpreter, check_delegate
+
+_DELEGATES = ("xnnpack", "none")
 
 
 def version() -> str:
@@ -27,7 +29,13 @@ def probe() -> None:
 
 
 def open_model(path: str, threads: int, delegate: str, batch: int) -> Model:
-    """Open a ``.tflite`` file with the default delegate, XNNPACK for float models."""
-    from tflite_runtime.interpreter import Interpreter
+    """Open a ``.tflite`` file; "xnnpack", the default, takes float operators only in this version."""
+    check_delegate("tflite_runtime", delegate, _DELEGATES)
+    from tflite_runtime import interpreter
 
-    return _interpreter.InterpreterModel(Interpreter(model_path=path, num_threads=threads))
+    return _interpreter.open_interpreter(interpreter, path, threads, delegate, batch)
+
+
+def open_profiler(path: str, threads: int, delegate: str, batch: int) -> Profiler:
+    """Raise ProfileUnavailable: the wheel has no call that gives the times of operators."""
+    raise ProfileUnavailable("tflite_runtime has no per-operator profile; litert has one")

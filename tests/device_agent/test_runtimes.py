@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runtime_pythons import ENVIRONMENTS, PYTHONS
 
 from device_agent import runtimes
 from device_agent.protocol import MeasureSpec, ModelSpec
 
-ENVIRONMENTS = Path(sys.prefix).parent
-PYTHONS = {name: str(ENVIRONMENTS / name / "bin" / "python") for name in ("litert", "tflite_runtime")}
-
 MAKE_MODELS = """
 import sys
+from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
