@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device_agent import runtimes
 from device_agent.blocks import Request
@@ -18,13 +17,13 @@ from device_agent.timing import warm_up
 _SHORTEST_S = 0.5
 
 
-def run(request: Request) -> tuple[Profile, bytes]:
+def run(request: Request) -> tuple[Profile, dict[str, bytes]]:
     """Profile the model of ``request``, at the batch and with the delegate that it is timed with.
 
     Returns:
-        The profile and the content of its file: a JSON list of ``{"place", "name", "source", "mean_ns", "share"}`` in
-        the order the operators ran, ``share`` of the sum. Where there is no profile, ``problem`` says why and the
-        content is empty: the measurement is good without it.
+        The profile and its file by name: a JSON list of ``{"place", "name", "source", "mean_ns", "share"}`` in
+        the order the operators ran, ``share`` of the sum. Where there is no profile, ``problem`` says why and there
+        is no file: the measurement is good without it.
 
     Raises:
         BlockFailed: of the kind "runtime", "load", "delegate" or "invoke".
@@ -36,15 +35,15 @@ def run(request: Request) -> tuple[Profile, bytes]:
         try:
             profiler = runtime.open_profiler(request.model_path, spec.threads, spec.delegate, spec.batch)
         except runtimes.ProfileUnavailable as error:
-            return Profile(problem=str(error)), b""
+            return Profile(problem=str(error)), {}
     with failing_as("invoke"):
         try:
             return _profile(profiler, request)
         except runtimes.ProfileUnavailable as error:
-            return Profile(problem=str(error)), b""
+            return Profile(problem=str(error)), {}
 
 
-def _profile(profiler: runtimes.Profiler, request: Request) -> tuple[Profile, bytes]:
+def _profile(profiler: runtimes.Profiler, request: Request) -> tuple[Profile, dict[str, bytes]]:
     measure = request.spec.measure
     _give_samples(profiler, request)
     profiler.invoke()
@@ -52,7 +51,8 @@ def _profile(profiler: runtimes.Profiler, request: Request) -> tuple[Profile, by
     operators, invoke_ns = profiler.profile(measure.min_invokes, max(measure.timing_s, _SHORTEST_S))
     name = f"{request.block.name}.json"
     operators_ns = sum(operator.mean_ns for operator in operators)
-    return Profile(len(invoke_ns), operators_ns, float(np.median(invoke_ns)), name), _content(operators, operators_ns)
+    profile = Profile(len(invoke_ns), operators_ns, float(np.median(invoke_ns)), name)
+    return profile, {name: _content(operators, operators_ns)}
 
 
 def _give_samples(profiler: runtimes.Profiler, request: Request) -> None:
@@ -60,11 +60,10 @@ def _give_samples(profiler: runtimes.Profiler, request: Request) -> None:
     data, batch = request.spec.data, request.spec.models[request.block.model].batch
     paths = [blob_path(request.home, sha256) for sha256 in (data.inputs_sha256, data.labels_sha256)]
     try:
-        samples = open_samples(paths[0], paths[1], data, profiler.inputs)
-        rows: list[NDArray[np.generic]] = [samples.input(row % data.samples) for row in range(batch)]
+        samples = open_samples(paths[0], paths[1], data, profiler.inputs, batch)
     except (OSError, ValueError):
         return
-    profiler.set_input(0, np.concatenate(rows))
+    profiler.set_input(0, samples.input(0))
 
 
 def _content(operators: tuple[runtimes.TimedOperator, ...], operators_ns: float) -> bytes:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.blocks import Request
+from device_agent.delegation import delegation_of, operators_to_bytes
 from device_agent.parity import OutputComparison, OutputWriter
-from device_agent.protocol import OutputParity, Score, Scored
+from device_agent.protocol import Delegation, OutputParity, Score, Scored
 from device_agent.samples import npy_bytes
 from device_agent.session import Session, failing_as, open_session
 
@@ -25,7 +26,15 @@ def run(request: Request) -> tuple[Scored, dict[str, bytes]]:
     values, parity = _score(session, request, names)
     value = float(values.mean(dtype=np.float64))
     score = Score(request.spec.metric, value, len(values), request.samples_name)
-    return Scored(score, parity, None), {request.samples_name: npy_bytes(values)}
+    taken, listed = _delegation(session, request)
+    return Scored(score, parity, taken), {request.samples_name: npy_bytes(values), **listed}
+
+
+def _delegation(session: Session, request: Request) -> tuple[Delegation | None, dict[str, bytes]]:
+    """Return what the delegate took over, and the list by operator as a file; nothing where the runtime is silent."""
+    name = f"operators-{request.block.model}.json"
+    taken = delegation_of(session.model, request.spec.models[request.block.model].delegate, name)
+    return (taken, {name: operators_to_bytes(session.model)}) if taken.operators else (None, {})
 
 
 def _score(

@@ -40,8 +40,8 @@ def profile(request_path: str) -> dict:
     from device_agent.protocol import from_json, to_json
 
     request = from_json(Request, json.loads(Path(request_path).read_bytes()))
-    found, content = profiling.run(request)
-    return {"profile": to_json(found), "content": content.decode()}
+    found, files = profiling.run(request)
+    return {"profile": to_json(found), "content": files[found.file_name].decode() if files else ""}
 
 
 if __name__ == "__main__":

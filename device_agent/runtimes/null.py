@@ -5,6 +5,7 @@ A model is a JSON file such as ``{"input_shape": [1, 4], "output": [0.1, 0.9], "
 * ``input_shape``, ``dtype`` ("float32"), ``scale`` and ``zero_point`` of the input; the output has the same type.
 * ``output``: what every invoke answers, as [batch, n] in real numbers; without it the input comes back as [batch, n].
 * ``invoke_us``: how long an invoke keeps the processor busy.
+* ``work``: how many multiplications of two 48x48 matrices an invoke does, for times with a machine's own noise.
 * ``fault``: "segfault", "abort", "kill", "exit", "hang", "raise", "nan", "memory" or "disk", none of them simulated;
   at the first invoke, or with ``"fault_at": "load"`` when the model is opened.
 """
@@ -65,6 +66,9 @@ class _NullModel:
         self.inputs: tuple[Tensor, ...] = (Tensor("input", shape, dtype, scale, zero_point),)
         self.outputs: tuple[Tensor, ...] = (Tensor("output", (batch, size), dtype, scale, zero_point),)
         self._invoke_ns = description.get("invoke_us", 0) * 1000
+        self._work = range(description.get("work", 0))
+        self._factors = np.full((2, 48, 48), 0.5, np.float32)
+        self._product = np.zeros((48, 48), np.float32)
         self._fault = _FAULTS.get(description.get("fault", "")) if description.get("fault") != "nan" else self._spoil
 
     def set_input(self, index: int, array: NDArray[Any]) -> None:
@@ -75,6 +79,8 @@ class _NullModel:
     def invoke(self) -> None:
         if self._fault:
             self._fault()
+        for _ in self._work:
+            np.matmul(self._factors[0], self._factors[1], out=self._product)
         deadline = time.perf_counter_ns() + self._invoke_ns
         while time.perf_counter_ns() < deadline:
             pass

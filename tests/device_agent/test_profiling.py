@@ -114,4 +114,4 @@ def test_a_batch_that_the_graph_does_not_take_is_the_reason(models, request_for,
 )
 def test_where_there_is_no_profile_the_problem_says_who_has_one(request_for, runtime, delegate, problem):
     request = request_for(b"never opened", runtime, delegate=delegate)
-    assert profiling.run(request) == (Profile(problem=problem), b"")
+    assert profiling.run(request) == (Profile(problem=problem), {})
