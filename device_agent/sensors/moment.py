@@ -39,7 +39,11 @@ class Moment:
 
 
 def read_moment(root: Path = Path("/")) -> Moment:
-    """Return the board at this moment; not to be called while something is timed."""
+    """Return the board at this moment; not to be called while something is timed.
+
+    It takes less than a millisecond, on a Raspberry Pi 5 a start of vcgencmd more; of two moments, that of the first
+    counts as others' CPU time.
+    """
     # First of all the clock: within milliseconds of idling, a governor lowers it.
     clock_mhz = fastest_clock_mhz(root)
     busy_s, stolen_s = _cpu_times(root)

@@ -53,6 +53,12 @@ def test_a_rail_without_a_current_is_left_out(tmp_path):
     assert read_rails(tmp_path) == (Reading("VDD_IN", 2.0),)
 
 
+def test_a_sum_over_channels_is_no_rail(tmp_path):
+    write(tmp_path, {HWMON + f"{name}4_input": "5000\n" for name in ("in", "curr")})
+    write(tmp_path, {HWMON + "in4_label": "sum of shunt voltages\n"})
+    assert read_rails(tmp_path) == ()
+
+
 def test_two_monitors_give_the_rails_of_both(tmp_path):
     for address, label in (("1-0040", "VDD_GPU_SOC"), ("1-0041", "VDDQ_VDD2_1V8AO")):
         folder = f"sys/bus/i2c/drivers/ina3221/{address}/hwmon/hwmon{address[-1]}/"

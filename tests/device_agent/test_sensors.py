@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.protocol import BoardState, encode, to_json
+from device_agent.protocol import BoardState, Reading, encode, to_json
 from device_agent.sensors import hottest_c, read_device, read_moment, read_rails, read_state
 from device_agent.sensors.vcgencmd import ask_vcgencmd
 
@@ -62,6 +62,12 @@ def test_a_machine_without_a_device_tree_has_a_model_from_what_there_is(files, m
     for name, text in files.items():
         write(name if "/" in name else f"sys/class/dmi/id/{name}", text)
     assert read_device(tmp_path).model == model
+
+
+@pytest.mark.parametrize("model", ["Pi\t4", "Pi\x1b[31m 4", "Pi\n4", "Pi " * 100])
+def test_a_name_that_cannot_be_shown_on_one_line_is_none(model, write, tmp_path):
+    write("proc/device-tree/model", model)
+    assert read_device(tmp_path).model is None
 
 
 def test_a_board_whose_device_tree_names_only_itself_has_no_soc(write, tmp_path):
@@ -179,6 +185,11 @@ def test_cores_that_are_offline_have_no_clock(write, tmp_path):
     write(POLICY + "scaling_cur_freq", "600000\n")
     write("sys/devices/system/cpu/cpufreq/policy4/affected_cpus", "\n")
     assert [clock.name for clock in read_state(tmp_path).clocks_mhz] == ["cpu0", "cpu3"]
+
+
+def test_a_clock_of_unnamed_cores_has_the_name_of_its_policy(write, tmp_path):
+    write(POLICY + "scaling_cur_freq", "600000\n")
+    assert read_state(tmp_path).clocks_mhz == (Reading("policy0", 600.0),)
 
 
 @pytest.mark.parametrize(
