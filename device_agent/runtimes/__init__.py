@@ -80,7 +80,8 @@ class TimedOperator:
     """One operator of an average invoke, as the runtime runs it: a delegate splits and joins the flatbuffer's.
 
     ``source`` is "xnnpack" for an operator inside XNNPACK, "builtin" for one of the runtime's own kernels, "delegate"
-    for a whole part of the graph whose delegate does not tell what happens inside.
+    for a whole part of the graph whose delegate does not tell what happens inside. ``mean_ns`` is over the half of the
+    profiled invokes that is in the middle by the sum of their operators.
     """
 
     name: str

@@ -62,7 +62,7 @@ def test_the_profile_has_the_operators_inside_xnnpack(models, request_for, tmp_p
     assert [operator["place"] for operator in operators] == list(range(len(operators)))
     assert sum(operator["share"] for operator in operators) == pytest.approx(1)
     assert sum(operator["mean_ns"] for operator in operators) == pytest.approx(found.operators_ns)
-    assert 0 < found.operators_ns < found.invoke_ns * 1.2
+    assert 0 < found.operators_ns < found.invoke_ns * 3
     assert found.invokes >= 64
 
 
@@ -72,7 +72,7 @@ def test_built_in_kernels_are_profiled_as_such(models, request_for, tmp_path):
     found, operators = profile(request, tmp_path)
     names = ["CONV_2D", "CONV_2D", "CONV_2D", "MEAN", "FULLY_CONNECTED", "SOFTMAX"]
     assert [(operator["name"], operator["source"]) for operator in operators] == [(name, "builtin") for name in names]
-    assert 0 < found.operators_ns < found.invoke_ns * 1.2
+    assert 0 < found.operators_ns < found.invoke_ns * 3
 
 
 @pytest.mark.tensorflow

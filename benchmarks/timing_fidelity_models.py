@@ -1,0 +1,72 @@
+"""Writes the models of ``timing_fidelity.py``: ``timing_fidelity_models.py FOLDER``, with real TensorFlow.
+
+For each model NAME: ``NAME.tflite``, and in ``NAME.npz`` the ``sample`` as a job gives it, the ``input`` that the model
+makes of it, and the ``output`` that TensorFlow Lite gives for that on the host.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_agent.runtimes import Tensor
+from device_agent.samples import quantize
+from models import fashion_mnist
+from pipeline import export
+from pipeline.cache import user_cache
+from pipeline.compression import quantization
+from pipeline.training_data import TrainingData
+
+# Few enough weights to stay in a cache: what is timed is then the runtime more than the neighbours' use of memory.
+MOBILENET_SIDE, MOBILENET_ALPHA = 224, 0.35
+
+
+def main(folder: Path) -> None:
+    """Write the Fashion-MNIST reference in float32 and int8, and a MobileNetV2 with random weights."""
+    import keras
+
+    dataset = fashion_mnist.load_data(None, user_cache().folder, lambda what, done, total: None)
+    data = _data(folder, "fashion_mnist", dataset.x_train[:1000], dataset.scale)
+    model = keras.models.load_model(fashion_mnist.CHECKPOINT, compile=False)
+    int8 = quantization.Settings(mode="int8")
+    _write(folder, "fashion_mnist_float32", export.convert(model, data, lambda converter: None), data)
+    _write(
+        folder,
+        "fashion_mnist_int8",
+        export.convert(model, data, lambda converter: quantization.configure(converter, int8, data)),
+        data,
+    )
+    keras.utils.set_random_seed(0)
+    shape = (MOBILENET_SIDE, MOBILENET_SIDE, 3)
+    mobilenet = keras.applications.MobileNetV2(input_shape=shape, alpha=MOBILENET_ALPHA, weights=None, classes=1000)
+    images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
+    data = _data(folder, "mobilenet_v2", images, 1 / 255)
+    _write(folder, "mobilenet_v2_float32", export.convert(mobilenet, data, lambda converter: None), data)
+
+
+def _data(folder: Path, name: str, inputs: np.ndarray[Any, Any], scale: float) -> TrainingData:
+    path = folder / f"{name}.npy"
+    np.save(path, inputs)
+    return TrainingData(path, None, scale, 0.0, 0, "litert")
+
+
+def _write(folder: Path, name: str, content: bytes, data: TrainingData) -> None:
+    import tensorflow as tf
+
+    (folder / f"{name}.tflite").write_bytes(content)
+    sample = data.inputs([0])
+    (info,), _ = export.flatbuffer_tensors(content)
+    given = quantize(sample, Tensor(info.name, info.shape, info.dtype, info.scale or 0.0, info.zero_point or 0))
+    interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], given)
+    interpreter.invoke()
+    output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.savez(folder / f"{name}.npz", sample=sample, input=given, output=output)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
