@@ -32,6 +32,9 @@ check: $(HOST)/.test-installed
 benchmarks: setup
 	$(HOST)/bin/python benchmarks/cli_startup.py
 	PYTHONPATH=. $(HOST)/bin/python benchmarks/host_overhead.py
+	$(HOST)/bin/python benchmarks/footprint.py
+	$(HOST)/bin/python benchmarks/timing_fidelity.py
+	$(HOST)/bin/python benchmarks/false_alarms.py
 
 # The three environments share nothing, so they are made side by side.
 setup:

@@ -11,22 +11,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from local_agent import blob_of, done, local_agent, make_models
 
 from device_agent.protocol import ConditionSpec, DataSpec, JobSpec, MeasureSpec, ModelSpec
 from pipeline.agent_client import AgentClient, Blob
-from pipeline.devices.local import LocalTransport, default_agent
+from pipeline.devices.local import default_agent
 from pipeline.export import sha256
 
 FOLDER = Path(__file__).parent
@@ -83,9 +80,9 @@ class Agent:
     def median_ns(self, model: Path, number: int) -> float:
         """Return the median invoke time of a job of one process; ``number`` makes the job one of its own."""
         facts = np.load(model.with_suffix(".npz"))
-        inputs = self._blob(facts["sample"])
+        inputs = blob_of(facts["sample"], self._scratch)
         # One sample, labelled as the host's TensorFlow Lite classifies it: the score says whether the output agrees.
-        labels = self._blob(np.array([facts["output"].argmax()]))
+        labels = blob_of(np.array([facts["output"].argmax()]), self._scratch)
         spec = JobSpec(
             name="timing fidelity",
             models=(ModelSpec(model.stem, sha256(model.read_bytes()), "litert", self._settings.threads),),
@@ -94,24 +91,12 @@ class Agent:
             measure=dataclasses.replace(self._settings.measure, seed=number),
             conditions=ANY_CONDITIONS,
         )
-        self._client.push([Blob(spec.models[0].sha256, model), inputs, labels], lambda done, total: None)
-        job_id = self._client.submit(spec)
-        self._client.follow(job_id, lambda event: None)
-        result = self._client.result(job_id)
-        self._client.acknowledge(job_id)
-        if result.failures:
-            raise SystemExit(f"{model.stem}: {result.failures[0]}")
+        result = done(self._client, spec, [Blob(spec.models[0].sha256, model), inputs, labels])
         (measurement,) = result.measurements
         if measurement.score.value != 1:
             raise SystemExit(f"{model.stem}: the agent's output is not that of the host")
         (block,) = measurement.blocks
         return float(block.median_ns)
-
-    def _blob(self, array: np.ndarray[Any, Any]) -> Blob:
-        path = self._scratch / "array.npy"
-        np.save(path, array)
-        digest = sha256(path.read_bytes())
-        return Blob(digest, path.replace(self._scratch / f"{digest}.npy"))
 
 
 def main() -> int:
@@ -121,7 +106,7 @@ def main() -> int:
     settings = Settings(arguments.threads, measure)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         scratch = Path(name)
-        _make_models(scratch)
+        make_models(FOLDER / "timing_fidelity_models.py", str(scratch))
         native = Native(scratch, settings)
         native.compile()
         with local_agent(scratch / "home") as client:
@@ -164,17 +149,6 @@ def report(model: str, pairs_ns: list[tuple[float, float]]) -> bool:
     return within
 
 
-@contextmanager
-def local_agent(home: Path) -> Iterator[AgentClient]:
-    """Give a client of an agent with an empty home; the agent is ended afterwards."""
-    transport = LocalTransport("local", (*default_agent(), "attach", "--home", str(home)))
-    with AgentClient(transport, "local") as client:
-        try:
-            yield client
-        finally:
-            os.kill(int((home / "agent.lock").read_text()), signal.SIGTERM)
-
-
 def _check_output(model: str, output: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> None:
     real, wanted = output.astype(np.float64), expected.astype(np.float64)
     # Kernels differ by rounding: an int8 output by a few steps, a float one in its last digits.
@@ -189,14 +163,6 @@ def _library() -> Path:
     code = "import importlib.util; print(importlib.util.find_spec('ai_edge_litert').origin)"
     found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     return Path(found.stdout.strip()).with_name("libLiteRt.so")
-
-
-def _make_models(scratch: Path) -> None:
-    # In a process of its own, which takes TensorFlow's threads and memory along when it ends.
-    command = [sys.executable, str(FOLDER / "timing_fidelity_models.py"), str(scratch)]
-    made = subprocess.run(command, capture_output=True, text=True)
-    if made.returncode:
-        raise SystemExit(f"the models cannot be made: {made.stderr[-2000:]}")
 
 
 def _arguments() -> argparse.Namespace:
