@@ -1,9 +1,10 @@
-"""What the host asks of one agent: take these files, run this job, tell how it goes, hand over the result."""
+"""What the host asks of one agent: be ours, take these files, run this job, tell how it goes, hand over the result."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,6 +15,7 @@ from device_agent.protocol import (
     JobFile,
     JobResult,
     JobSpec,
+    Lease,
     ProtocolError,
     check_file_name,
     check_range,
@@ -21,19 +23,28 @@ from device_agent.protocol import (
     part_path,
     to_json,
 )
-from pipeline.devices.agent_answers import AcceptedJob, AgentStatus, Done, JobState, MissingBlobs
+from pipeline.devices.agent_answers import (
+    AcceptedJob,
+    AgentStatus,
+    Done,
+    FoundJob,
+    GrantedLease,
+    JobState,
+    MissingBlobs,
+)
 from pipeline.devices.agent_session import AgentSession, Message, OnEvent, open_session
 from pipeline.devices.agent_stream import printable
 from pipeline.devices.follower import Follower
 from pipeline.devices.transfers import Blob, Meter, TransferProgress, Upload, is_here, plan_upload
 from pipeline.devices.transport import Transport
-from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceUnreachable
+from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceLeased, DeviceUnreachable
 
-__all__ = ["AgentClient", "AgentStatus", "Blob", "TransferProgress"]
+__all__ = ["AgentClient", "AgentStatus", "Blob", "FoundJob", "TransferProgress"]
 
 ANSWER_TIMEOUT_S = 60.0
 HASHING_TIMEOUT_S = 900.0
 PATIENCE_S = 600.0
+LEASE_TTL_S = 60.0
 MAX_JOB_FILE_BYTES = 1 << 30
 
 T = TypeVar("T")
@@ -53,6 +64,8 @@ class AgentClient:
         self._device = device_name
         self._wait = wait
         self._session: AgentSession | None = None
+        self._token = ""
+        self._renewed_s = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +73,14 @@ class AgentClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, DeviceUnreachable):
+            self._token = ""  # to release the lease would take another time-out; it falls free by itself
         self.close()
+
+    @property
+    def device(self) -> str:
+        """How messages name the device."""
+        return self._device
 
     @property
     def hello(self) -> Hello:
@@ -72,13 +92,41 @@ class AgentClient:
         return self._connected().hello
 
     def close(self) -> None:
-        """Close the conversation and the transport."""
+        """Release the lease, as far as the agent can be told, and close the conversation and the transport."""
+        with suppress(DeviceError):
+            self.release()
         self._drop_session()
         self._transport.close()
 
     def status(self) -> AgentStatus:
-        """Return the agent's free space and jobs."""
+        """Return the agent's free space, lease and jobs."""
         return self._call(AgentStatus, "status", {})
+
+    def acquire(self, holder: str, on_wait: Callable[[Lease | None], None] | None = None) -> None:
+        """Lease the device, so that nobody else measures there; files that are pushed keep the lease alive.
+
+        Args:
+            holder: who asks, as others are told.
+            on_wait: called with who has the device before it is waited for; None: do not wait.
+
+        Raises:
+            DeviceLeased: if another has the device and it is not waited for.
+        """
+        params = {"holder": holder, "ttl_s": LEASE_TTL_S}
+        try:
+            self._token = self._call(GrantedLease, "lease.acquire", params).token
+        except DeviceLeased:
+            if on_wait is None:
+                raise
+            on_wait(self.status().lease)
+            self._token = self._call(GrantedLease, "lease.acquire", {**params, "wait": True}, None).token
+        self._renewed_s = time.monotonic()
+
+    def release(self) -> None:
+        """End the lease, if there is one; a job under it keeps the device to its end."""
+        token, self._token = self._token, ""
+        if token:
+            self._call(Done, "lease.release", {"token": token})
 
     def push(self, blobs: Sequence[Blob], progress: TransferProgress) -> int:
         """Bring files to the device: only those it lacks, and of those only the rest when a part is there already.
@@ -88,18 +136,27 @@ class AgentClient:
 
         Raises:
             DeviceFull: if there is no room; nothing is sent when that is known before.
+            AgentError: NOT_LEASED if the lease was lost meanwhile.
         """
         uploads = self._plan({blob.sha256: blob for blob in blobs})
         self._check_room(uploads)
-        meter = Meter(sum(upload.bytes_to_send for upload in uploads), progress)
+        meter = Meter(sum(upload.bytes_to_send for upload in uploads), self._renewing(progress))
         meter.advance(0)
         for upload in uploads:
             self._send(upload, meter)
         return meter.done_bytes
 
+    def find(self, spec: JobSpec) -> FoundJob:
+        """Return the job of this specification that the agent has; its state is "unknown" when there is none."""
+        return self._call(FoundJob, "job.find", {"spec": to_json(spec)})
+
     def submit(self, spec: JobSpec) -> str:
-        """Hand over a job and return its id; the same specification is the same job."""
-        return self._call(AcceptedJob, "job.submit", {"spec": to_json(spec)}).job_id
+        """Hand over a job and return its id; the same specification is the same job.
+
+        Raises:
+            AgentError: NOT_LEASED if it is not there already and the device is not leased to us.
+        """
+        return self._call(AcceptedJob, "job.submit", {"spec": to_json(spec), "token": self._token}).job_id
 
     def follow(self, job_id: str, on_event: OnEvent, patience_s: float = PATIENCE_S) -> str:
         """Call ``on_event`` with each event of a job, once and in order, until it ends; return its final state.
@@ -159,7 +216,8 @@ class AgentClient:
         return self._call(JobState, "job.cancel", {"job_id": job_id}).state
 
     def _plan(self, by_hash: dict[str, Blob]) -> list[Upload]:
-        answer = self._call(MissingBlobs, "blob.missing", {"sha256": list(by_hash)}, HASHING_TIMEOUT_S)
+        params = {"sha256": list(by_hash), "token": self._token}
+        answer = self._call(MissingBlobs, "blob.missing", params, HASHING_TIMEOUT_S)
         unasked = [entry.sha256 for entry in answer.missing if entry.sha256 not in by_hash]
         if unasked:
             raise DeviceError(f"the agent on {self._device} misses {unasked[0]}, which it was not asked about")
@@ -182,8 +240,20 @@ class AgentClient:
         if upload.bytes_to_send or not upload.part_bytes:
             remote = part_path(self.hello.home, blob.sha256)
             self._transport.put_file(blob.path, remote, upload.offset, meter.advance)
-        params = {"sha256": blob.sha256, "size_bytes": upload.size_bytes}
+        params = {"sha256": blob.sha256, "size_bytes": upload.size_bytes, "token": self._token}
         self._call(Done, "blob.commit", params, HASHING_TIMEOUT_S)
+        self._renewed_s = time.monotonic()
+
+    def _renewing(self, progress: TransferProgress) -> TransferProgress:
+        """Return ``progress`` with a heartbeat of the lease where one is due: three within its time to live."""
+
+        def report(done_bytes: int, total_bytes: int) -> None:
+            progress(done_bytes, total_bytes)
+            if self._token and time.monotonic() - self._renewed_s >= LEASE_TTL_S / 3:
+                self._renewed_s = time.monotonic()
+                self._call(Done, "lease.renew", {"token": self._token})
+
+        return report
 
     def _follow_on(self, follower: Follower) -> str:
         self._connected()
@@ -205,7 +275,7 @@ class AgentClient:
             raise DeviceError(f"{self._device} announces a file that is not allowed: {error}") from error
         return file
 
-    def _call(self, answer: type[T], method: str, params: Message, timeout_s: float = ANSWER_TIMEOUT_S) -> T:
+    def _call(self, answer: type[T], method: str, params: Message, timeout_s: float | None = ANSWER_TIMEOUT_S) -> T:
         """Ask, once more over a fresh connection when an old one turns out to be dead: every request allows that."""
         if self._session is not None:
             try:

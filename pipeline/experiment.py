@@ -36,6 +36,7 @@ class Options:
     output: Path
     cache: Cache
     reuse: bool = False
+    wait: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def _measure_all(
     built = {variant.name: variant.artifact for variant in variants if variant.artifact is not None}
     if not built:
         return None
-    return measure(client, job_spec(experiment, built, samples), built, samples, options.cache, options.reuse, progress)
+    spec = job_spec(experiment, built, samples)
+    return measure(client, spec, built, samples, options.cache, options.reuse, progress, options.wait)
 
 
 def _with_numbers(

@@ -1,3 +1,4 @@
+import re
 import signal
 import stat
 import subprocess
@@ -80,12 +81,14 @@ def test_status_describes_the_agent(agent):
     assert f"edgepress-agent {__version__}, protocol {PROTOCOL_VERSION}\n" in answer.stdout
     assert "runtime   litert not usable: /bin/false: ended with 1\n" in answer.stdout
     assert "runtime   null 1\n" in answer.stdout
-    assert "job       none\n" in answer.stdout
+    assert "lease     none\njob       none\n" in answer.stdout
 
 
 def test_status_lists_jobs(agent, host):
     job_id = host.measure(agent.spec(agent.null_model())).job_id
-    assert f"job       {job_id} done      a test\n" in run("status", "--home", agent.home).stdout
+    said = run("status", "--home", agent.home).stdout
+    assert f"job       {job_id} done      a test, of ana@laptop, run a test\n" in said
+    assert re.search(r"lease     ana@laptop, run a test since 20\S+Z, falls free in \d+ s unless renewed\n", said)
 
 
 @pytest.mark.parametrize("killed", [False, True])
