@@ -12,13 +12,9 @@ from typing import Self, TypeVar
 from device_agent.protocol import (
     UNKNOWN_JOB,
     Hello,
-    JobFile,
     JobResult,
     JobSpec,
     Lease,
-    ProtocolError,
-    check_file_name,
-    check_range,
     job_file_path,
     part_path,
     to_json,
@@ -31,11 +27,12 @@ from pipeline.devices.agent_answers import (
     GrantedLease,
     JobState,
     MissingBlobs,
+    checked_file,
 )
 from pipeline.devices.agent_session import AgentSession, Message, OnEvent, open_session
 from pipeline.devices.agent_stream import printable
 from pipeline.devices.follower import Follower
-from pipeline.devices.transfers import Blob, Meter, TransferProgress, Upload, is_here, plan_upload
+from pipeline.devices.transfers import Blob, Meter, TransferProgress, Upload, is_here, often, plan_upload
 from pipeline.devices.transport import Transport
 from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceLeased, DeviceUnreachable
 
@@ -45,7 +42,6 @@ ANSWER_TIMEOUT_S = 60.0
 HASHING_TIMEOUT_S = 900.0
 PATIENCE_S = 600.0
 LEASE_TTL_S = 60.0
-MAX_JOB_FILE_BYTES = 1 << 30
 
 T = TypeVar("T")
 
@@ -65,7 +61,6 @@ class AgentClient:
         self._wait = wait
         self._session: AgentSession | None = None
         self._token = ""
-        self._renewed_s = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -119,8 +114,12 @@ class AgentClient:
             if on_wait is None:
                 raise
             on_wait(self.status().lease)
-            self._token = self._call(GrantedLease, "lease.acquire", {**params, "wait": True}, None).token
-        self._renewed_s = time.monotonic()
+            waiting = {**params, "wait": True}
+            self._token = self._patiently(
+                Follower("", lambda event: None),
+                PATIENCE_S,
+                lambda: self._call_once(GrantedLease, "lease.acquire", waiting, None).token,
+            )
 
     def release(self) -> None:
         """End the lease, if there is one; a job under it keeps the device to its end."""
@@ -140,7 +139,7 @@ class AgentClient:
         """
         uploads = self._plan({blob.sha256: blob for blob in blobs})
         self._check_room(uploads)
-        meter = Meter(sum(upload.bytes_to_send for upload in uploads), self._renewing(progress))
+        meter = Meter(sum(upload.bytes_to_send for upload in uploads), often(progress, LEASE_TTL_S / 3, self._renew))
         meter.advance(0)
         for upload in uploads:
             self._send(upload, meter)
@@ -167,14 +166,10 @@ class AgentClient:
             DeviceUnreachable: if it does not come back within ``patience_s``; the job goes on without us.
         """
         follower = Follower(job_id, on_event)
-        while True:
-            try:
-                return self._follow_on(follower)
-            except DeviceUnreachable as error:
-                follower.note_cut()
-                if follower.missing_s >= patience_s:
-                    raise self._given_up(job_id, patience_s, error) from error
-                self._wait(follower.next_pause_s())
+        try:
+            return self._patiently(follower, patience_s, lambda: self._follow_on(follower))
+        except DeviceUnreachable as error:
+            raise self._given_up(job_id, patience_s, error) from error
 
     def result(self, job_id: str) -> JobResult:
         """Return the result of a finished job."""
@@ -190,7 +185,7 @@ class AgentClient:
             DeviceError: if a file is not what the result announced.
             StorageError: if this machine's disk is full.
         """
-        wanted = [file for file in result.files if not is_here(self._checked(file), folder)]
+        wanted = [file for file in result.files if not is_here(checked_file(file, self._device), folder)]
         meter = Meter(sum(file.size_bytes for file in wanted), progress)
         meter.advance(0)
         for file in wanted:
@@ -242,22 +237,25 @@ class AgentClient:
             self._transport.put_file(blob.path, remote, upload.offset, meter.advance)
         params = {"sha256": blob.sha256, "size_bytes": upload.size_bytes, "token": self._token}
         self._call(Done, "blob.commit", params, HASHING_TIMEOUT_S)
-        self._renewed_s = time.monotonic()
 
-    def _renewing(self, progress: TransferProgress) -> TransferProgress:
-        """Return ``progress`` with a heartbeat of the lease where one is due: three within its time to live."""
+    def _renew(self) -> None:
+        if self._token:
+            self._call(Done, "lease.renew", {"token": self._token})
 
-        def report(done_bytes: int, total_bytes: int) -> None:
-            progress(done_bytes, total_bytes)
-            if self._token and time.monotonic() - self._renewed_s >= LEASE_TTL_S / 3:
-                self._renewed_s = time.monotonic()
-                self._call(Done, "lease.renew", {"token": self._token})
-
-        return report
+    def _patiently(self, follower: Follower, patience_s: float, ask: Callable[[], T]) -> T:
+        """Return what ``ask`` returns, over as many connections as it takes."""
+        while True:
+            try:
+                self._connected()
+                follower.note_connected()
+                return ask()
+            except DeviceUnreachable:
+                follower.note_cut()
+                if follower.missing_s >= patience_s:
+                    raise
+                self._wait(follower.next_pause_s())
 
     def _follow_on(self, follower: Follower) -> str:
-        self._connected()
-        follower.note_connected()
         params = {"job_id": follower.job_id, "after": follower.last_seq}
         return self._call_once(JobState, "job.follow", params, None, follower.deliver).state
 
@@ -266,14 +264,6 @@ class AgentClient:
             f"{error}; tried for {patience_s:g} s to connect to {self._device} again; job {job_id} goes on there: run "
             f"the same command again to pick it up"
         )
-
-    def _checked(self, file: JobFile) -> JobFile:
-        try:
-            check_file_name("file name", file.name)
-            check_range(f"size_bytes of {file.name}", file.size_bytes, 0, MAX_JOB_FILE_BYTES)
-        except ProtocolError as error:
-            raise DeviceError(f"{self._device} announces a file that is not allowed: {error}") from error
-        return file
 
     def _call(self, answer: type[T], method: str, params: Message, timeout_s: float | None = ANSWER_TIMEOUT_S) -> T:
         """Ask, once more over a fresh connection when an old one turns out to be dead: every request allows that."""

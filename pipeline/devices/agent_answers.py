@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from device_agent.protocol import JOB_STATES, Lease, ProtocolError, check_job_id, check_range, check_sha256
+from device_agent.protocol import (
+    JOB_STATES,
+    JobFile,
+    Lease,
+    ProtocolError,
+    check_file_name,
+    check_job_id,
+    check_range,
+    check_sha256,
+)
+from pipeline.errors import DeviceError
+
+MAX_JOB_FILE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -93,3 +105,17 @@ class FoundJob:
         check_job_id(self.job_id)
         if self.state != "unknown":
             JobState(self.state)
+
+
+def checked_file(file: JobFile, device: str) -> JobFile:
+    """Return ``file`` if a path can be made from its name, and it is not too large to be fetched.
+
+    Raises:
+        DeviceError: otherwise.
+    """
+    try:
+        check_file_name("file name", file.name)
+        check_range(f"size_bytes of {file.name}", file.size_bytes, 0, MAX_JOB_FILE_BYTES)
+    except ProtocolError as error:
+        raise DeviceError(f"{device} announces a file that is not allowed: {error}") from error
+    return file

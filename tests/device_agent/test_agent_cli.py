@@ -126,6 +126,20 @@ def test_a_wrong_runtime_option_is_a_usage_error(tmp_path, runtime, message):
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.parametrize("quota", ["0", "-1", "1.5", "much", "²", str(1 << 31)])
+def test_a_wrong_quota_is_a_usage_error(tmp_path, quota):
+    answer = run("serve", "--home", tmp_path, "--quota-mib", quota)
+    assert answer.returncode == 2
+    assert f'"{quota}" is no number of MiB from 1 to 1073741824' in answer.stderr
+
+
+def test_a_daemon_that_attach_starts_keeps_to_the_quota_given(detached):
+    command = [*AGENT, "attach", "--home", str(detached), *NULL_ONLY, "--quota-mib=3"]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=True)
+    pid = (detached / "agent.lock").read_text()
+    assert b"--quota-mib=3" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
 def test_socket_and_home_are_for_their_owner_alone(make_agent, tmp_path):
     (tmp_path / "home").mkdir(mode=0o755)
     agent = make_agent()
