@@ -14,9 +14,9 @@ from device_agent.daemon import connect_or_start
 _CHUNK_BYTES = 1 << 16
 
 
-def relay(home: Path, pythons: Mapping[str, str]) -> int:
+def relay(home: Path, pythons: Mapping[str, str], quota_mib: int) -> int:
     """Relay until the daemon closes the connection or stdout is gone; the end of stdin ends our half of it only."""
-    connected = connect_or_start(home, pythons)
+    connected = connect_or_start(home, pythons, quota_mib)
     threading.Thread(target=_send, args=(connected,), daemon=True).start()
     with suppress(OSError):
         for chunk in iter(lambda: connected.recv(_CHUNK_BYTES), b""):

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from device_agent.doorbell import Doorbell
+
 _TAIL_BYTES = 2000
 _TAIL_LINES = 20
 
@@ -34,9 +36,9 @@ class Children:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._wakes = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
+        self._pausing: Doorbell | None = None
 
     def run(self, command: Sequence[str], wall_s: float) -> Exit:
         """Run ``command`` and wait until it ends, at most ``wall_s``.
@@ -57,22 +59,36 @@ class Children:
             raise Stopped
         return Exit(process.returncode, timed_out, tail)
 
-    def pause(self, seconds: float) -> None:
-        """Sleep between two commands.
+    def pause(self, duration_s: float) -> None:
+        """Sleep for ``duration_s`` seconds of the monotonic clock.
 
         Raises:
-            Stopped: if ``stop`` was called before or meanwhile.
+            Stopped: as soon as ``stop`` is called, also if it was before.
         """
-        if self._wakes.wait(seconds):
+        deadline = time.monotonic() + duration_s
+        with Doorbell() as bell:
+            try:
+                while not self._must_stop(bell) and (left_s := deadline - time.monotonic()) > 0:
+                    bell.sleep(left_s)
+            finally:
+                stopped = self._must_stop(None)
+        if stopped:
             raise Stopped
 
     def stop(self) -> None:
-        """Kill the child that runs, with all that it has started, and refuse further ones."""
+        """Kill the child that runs, with all that it has started, end a pause, and refuse further ones."""
         with self._lock:
             self._stopped = True
-            self._wakes.set()
             if self._process:
                 _kill_group(self._process)
+            if self._pausing:
+                self._pausing.ring()
+
+    def _must_stop(self, pausing: Doorbell | None) -> bool:
+        """Say whether ``stop`` was called; from now on it rings at ``pausing``."""
+        with self._lock:
+            self._pausing = pausing
+            return self._stopped
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         # Under the lock, so that stop() never kills a process id that was given to another process meanwhile. The

@@ -14,6 +14,9 @@ from device_agent.home import default_home
 from device_agent.protocol import ProtocolError, check_identifier
 from device_agent.runtimes import UnknownRuntime, check_known
 
+DEFAULT_QUOTA_MIB = 4096
+_MOST_MIB = 1 << 30
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 ok, 1 failed; argparse leaves with 2."""
@@ -32,12 +35,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "serve":
         from device_agent import daemon
 
-        daemon.run(home, dict(options.runtime), options.ready_fd)
+        daemon.run(home, dict(options.runtime), options.quota_mib, options.ready_fd)
         return 0
     if options.command == "attach":
         from device_agent import attach
 
-        return attach.relay(home, dict(options.runtime))
+        return attach.relay(home, dict(options.runtime), options.quota_mib)
     from device_agent import status
 
     return status.show(home)
@@ -56,11 +59,24 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--runtime", metavar="NAME=PYTHON", type=_runtime, action="append", default=[], help=_RUNTIME_HELP
         )
+        command.add_argument(
+            "--quota-mib",
+            metavar="N",
+            type=_quota,
+            default=DEFAULT_QUOTA_MIB,
+            help="room for models and data (%(default)s)",
+        )
     serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     return parser
 
 
 _RUNTIME_HELP = "the Python that has the runtime NAME; by default of a sibling environment called NAME, else our own"
+
+
+def _quota(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MOST_MIB):
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of MiB from 1 to {_MOST_MIB}')
+    return int(text)
 
 
 def _runtime(text: str) -> tuple[str, str]:

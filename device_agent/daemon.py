@@ -33,8 +33,8 @@ def connect(home: Path) -> socket.socket | None:
     return connected
 
 
-def connect_or_start(home: Path, pythons: Mapping[str, str]) -> socket.socket:
-    """Return a connection to the daemon that serves ``home``; start it when there is none.
+def connect_or_start(home: Path, pythons: Mapping[str, str], quota_mib: int) -> socket.socket:
+    """Return a connection to the daemon that serves ``home``; start it as told when there is none.
 
     Of several callers at once the first starts it and the others wait.
 
@@ -50,14 +50,14 @@ def connect_or_start(home: Path, pythons: Mapping[str, str]) -> socket.socket:
         connected = connect(home)
         if connected:
             return connected
-        _start_detached(home, pythons)
+        _start_detached(home, pythons, quota_mib)
         connected = connect(home)
     if not connected:
         raise AgentError(f"the agent did not start: {_last_line(home / 'agent.log')}")
     return connected
 
 
-def run(home: Path, pythons: Mapping[str, str], ready_fd: int | None) -> None:
+def run(home: Path, pythons: Mapping[str, str], quota_mib: int, ready_fd: int | None) -> None:
     """Serve ``home`` until SIGTERM or SIGINT; ``ready_fd`` is closed once the socket listens.
 
     Raises:
@@ -69,7 +69,7 @@ def run(home: Path, pythons: Mapping[str, str], ready_fd: int | None) -> None:
         if ready_fd is not None:
             os.close(ready_fd)
         log.note(f"serving {home} at {socket_path(home)}")
-        server.serve(home, listener, ending, Probes(pythons))
+        server.serve(home, listener, ending, Probes(pythons), quota_mib)
 
 
 @contextmanager
@@ -121,9 +121,9 @@ def _told_to_end() -> Iterator[int]:
         signal.set_wakeup_fd(-1)
 
 
-def _start_detached(home: Path, pythons: Mapping[str, str]) -> None:
+def _start_detached(home: Path, pythons: Mapping[str, str], quota_mib: int) -> None:
     """Start the daemon in a session of its own and wait until it listens or has ended."""
-    command = [sys.executable, "-m", "device_agent", "serve", "--home", str(home)]
+    command = [sys.executable, "-m", "device_agent", "serve", "--home", str(home), f"--quota-mib={quota_mib}"]
     command += [f"--runtime={name}={python}" for name, python in pythons.items()]
     ready, signalled = os.pipe()
     with (home / "agent.log").open("ab") as log_file:

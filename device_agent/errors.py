@@ -4,6 +4,7 @@
 
     AgentError            one clear line for the person at the terminal
     └── Refusal           the same as a JSON-RPC error with a code of ``protocol``, for the host
+    ConnectionLost        nobody is left to be told anything
 """
 
 from __future__ import annotations
@@ -19,3 +20,7 @@ class Refusal(AgentError):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class ConnectionLost(Exception):
+    """The host is gone, or does not listen any more."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from device_agent import log
 from device_agent.home import sync_folder, write_file
+from device_agent.lease import Grant
 from device_agent.protocol import (
     FINAL_STATES,
     JobEvent,
@@ -28,15 +29,21 @@ _SCHEMA = 1
 class Job:
     """One job; its owner, the queue, sees to it that only one thread changes it at a time."""
 
-    def __init__(self, folder: Path, spec: JobSpec, order: int) -> None:
+    def __init__(self, folder: Path, spec: JobSpec, order: int, grant: Grant | None) -> None:
         self.job_id = folder.name
         self.spec = spec
         self.order = order
+        self.grant = grant
         self.state = "queued"
         self.started_utc = ""
         self.events: list[JobEvent] = []
         self._folder = folder
         self._unwritten_result: JobResult | None = None
+
+    @property
+    def holder(self) -> str:
+        """Who had the lease when the job came; empty for a job of an agent that knew no leases."""
+        return self.grant.holder if self.grant else ""
 
     @property
     def blocks(self) -> int:
@@ -93,12 +100,18 @@ class Job:
 
     def write_state(self, state: str) -> None:
         """Write what a restart has to know."""
-        kept = {"schema": _SCHEMA, "state": state, "order": self.order, "started_utc": self.started_utc}
+        kept = {
+            "schema": _SCHEMA,
+            "state": state,
+            "order": self.order,
+            "started_utc": self.started_utc,
+            "lease": to_json(self.grant) if self.grant else None,
+        }
         write_file(self._folder / "state.json", json.dumps(kept).encode())
 
 
-def new_job(home: Path, job_id: str, spec: JobSpec, order: int) -> Job:
-    """Write a new job; its folder appears when it is complete.
+def new_job(home: Path, job_id: str, spec: JobSpec, order: int, grant: Grant) -> Job:
+    """Write a new job under the lease ``grant``; its folder appears when it is complete.
 
     Raises:
         OSError: if it cannot be written; nothing of it is then left.
@@ -109,13 +122,13 @@ def new_job(home: Path, job_id: str, spec: JobSpec, order: int) -> Job:
     try:
         unfinished.mkdir()
         write_file(unfinished / "spec.json", json.dumps(to_json(spec)).encode())
-        Job(unfinished, spec, order).write_state("queued")
+        Job(unfinished, spec, order, grant).write_state("queued")
         unfinished.rename(folder)
     except OSError:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     sync_folder(folder.parent)
-    return Job(folder, spec, order)
+    return Job(folder, spec, order, grant)
 
 
 def load_jobs(home: Path) -> dict[str, Job]:
@@ -137,7 +150,9 @@ def _load_job(folder: Path) -> Job:
     kept = json.loads((folder / "state.json").read_bytes())
     if kept["schema"] != _SCHEMA:
         raise ProtocolError(f"schema is {kept['schema']!r}; expected {_SCHEMA}")
-    job = Job(folder, from_json(JobSpec, json.loads((folder / "spec.json").read_bytes())), int(kept["order"]))
+    spec = from_json(JobSpec, json.loads((folder / "spec.json").read_bytes()))
+    grant = from_json(Grant, kept["lease"]) if kept.get("lease") else None
+    job = Job(folder, spec, int(kept["order"]), grant)
     job.started_utc = kept["started_utc"]
     job.state = kept["state"] if kept["state"] in FINAL_STATES else "queued"
     job.events = _load_events(folder / "events.jsonl")

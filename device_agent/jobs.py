@@ -15,6 +15,7 @@ from device_agent.errors import Refusal
 from device_agent.home import disk_full, is_disk_full
 from device_agent.job_folder import Job, load_jobs, new_job
 from device_agent.job_run import JobRun
+from device_agent.lease import Leases
 from device_agent.probe import Probes
 from device_agent.protocol import (
     BLOB_MISSING,
@@ -45,39 +46,65 @@ def job_id_of(spec: JobSpec) -> str:
 class JobQueue:
     """All jobs of this agent; every method may be called from any thread."""
 
-    def __init__(self, home: Path, blobs: BlobStore, probes: Probes) -> None:
+    def __init__(self, home: Path, blobs: BlobStore, probes: Probes, leases: Leases) -> None:
         self._home = home
         self._blobs = blobs
         self._probes = probes
+        self._leases = leases
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}
         self._run: tuple[str, JobRun] | None = None
 
     def load(self) -> None:
-        """Take up the jobs on disk; those that were not finished are queued again."""
+        """Take up the jobs on disk; those that were not finished are queued again, under the lease they had."""
         self._jobs = load_jobs(self._home)
+        for job in self._jobs.values():
+            if job.grant and job.state not in FINAL_STATES:
+                self._leases.restore(job.grant)
 
     def listed(self) -> list[dict[str, Any]]:
-        """Return id, name and state of every job, in the order they came."""
+        """Return id, name, state and holder of every job, in the order they came."""
         with self._changed:
-            return [{"job_id": job.job_id, "name": job.spec.name, "state": job.state} for job in self._jobs.values()]
+            return [
+                {"job_id": job.job_id, "name": job.spec.name, "state": job.state, "holder": job.holder}
+                for job in self._jobs.values()
+            ]
 
-    def submit(self, spec: JobSpec) -> Job:
-        """Queue ``spec``, or return the job of the same specification that is here already.
+    def blobs_in_use(self) -> set[str]:
+        """Return the SHA-256 of every blob that some job here names."""
+        with self._changed:
+            return {sha256 for job in self._jobs.values() for sha256 in _blobs_of(job.spec)}
+
+    def find(self, spec: JobSpec) -> tuple[str, str]:
+        """Return the id of the job of this specification, and its state: "unknown" when it is not here."""
+        job_id = job_id_of(spec)
+        with self._changed:
+            return job_id, self._jobs[job_id].state if job_id in self._jobs else "unknown"
+
+    def submit(self, spec: JobSpec, token: str) -> Job:
+        """Queue ``spec`` under the lease of ``token``, or return the job of the same specification that is here.
 
         Raises:
-            Refusal: BLOB_MISSING if its models or data have not been sent; INVALID_PARAMS if it is too large.
+            Refusal: NOT_LEASED; BLOB_MISSING if its models or data have not been sent; INVALID_PARAMS if it is too
+                large.
         """
         job_id = job_id_of(spec)
         with self._changed:
-            if job_id in self._jobs:
-                return self._jobs[job_id]
-            _check_size(spec)
-            self._check_blobs(spec)
+            if job_id not in self._jobs:
+                _check_size(spec)
+                self._jobs[job_id] = self._new_job(job_id, spec, token)
+                self._changed.notify_all()
+            return self._jobs[job_id]
+
+    def _new_job(self, job_id: str, spec: JobSpec, token: str) -> Job:
+        grant = self._leases.keep(token)
+        try:
+            self._check_blobs(spec, token)
             order = 1 + max((job.order for job in self._jobs.values()), default=0)
-            job = self._jobs[job_id] = new_job(self._home, job_id, spec, order)
-            self._changed.notify_all()
-            return job
+            return new_job(self._home, job_id, spec, order, grant)
+        except (Refusal, OSError):
+            self._leases.let_go(token)
+            raise
 
     def follow(self, job_id: str, after: int) -> Iterator[JobEvent]:
         """Yield the events with a ``seq`` above ``after`` as they come, until the job is finished."""
@@ -138,7 +165,7 @@ class JobQueue:
                 log.bug(f"job {job.job_id} has no result")
                 with self._changed:
                     job.state = "failed"
-                    self._changed.notify_all()
+                    self._ended(job)
 
     def _next(self) -> Job | None:
         return next((job for job in self._jobs.values() if job.state == "queued"), None)
@@ -179,6 +206,11 @@ class JobQueue:
             files=run.files(),
         )
         job.finish(result)
+        self._ended(job)
+
+    def _ended(self, job: Job) -> None:
+        if job.grant:
+            self._leases.let_go(job.grant.token)
         self._changed.notify_all()
 
     def _job(self, job_id: str) -> Job:
@@ -193,11 +225,14 @@ class JobQueue:
             raise Refusal(NOT_FINISHED, f"job {job_id} is {job.state}; follow it to its end or cancel it")
         return job
 
-    def _check_blobs(self, spec: JobSpec) -> None:
-        wanted = [*(model.sha256 for model in spec.models), spec.data.inputs_sha256, spec.data.labels_sha256]
-        missing = self._blobs.missing(wanted)
+    def _check_blobs(self, spec: JobSpec, token: str) -> None:
+        missing = self._blobs.missing(_blobs_of(spec), token)
         if missing:
             raise Refusal(BLOB_MISSING, f"not here yet: {', '.join(missing)}; send and commit them first")
+
+
+def _blobs_of(spec: JobSpec) -> list[str]:
+    return [*(model.sha256 for model in spec.models), spec.data.inputs_sha256, spec.data.labels_sha256]
 
 
 def _check_size(spec: JobSpec) -> None:

@@ -1,9 +1,10 @@
-"""What the host asks of one agent: take these files, run this job, tell how it goes, hand over the result."""
+"""What the host asks of one agent: be ours, take these files, run this job, tell how it goes, hand over the result."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -11,30 +12,36 @@ from typing import Self, TypeVar
 from device_agent.protocol import (
     UNKNOWN_JOB,
     Hello,
-    JobFile,
     JobResult,
     JobSpec,
-    ProtocolError,
-    check_file_name,
-    check_range,
+    Lease,
     job_file_path,
     part_path,
     to_json,
 )
-from pipeline.devices.agent_answers import AcceptedJob, AgentStatus, Done, JobState, MissingBlobs
+from pipeline.devices.agent_answers import (
+    AcceptedJob,
+    AgentStatus,
+    Done,
+    FoundJob,
+    GrantedLease,
+    JobState,
+    MissingBlobs,
+    checked_file,
+)
 from pipeline.devices.agent_session import AgentSession, Message, OnEvent, open_session
 from pipeline.devices.agent_stream import printable
 from pipeline.devices.follower import Follower
-from pipeline.devices.transfers import Blob, Meter, TransferProgress, Upload, is_here, plan_upload
+from pipeline.devices.transfers import Blob, Meter, TransferProgress, Upload, is_here, often, plan_upload
 from pipeline.devices.transport import Transport
-from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceUnreachable
+from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceLeased, DeviceUnreachable
 
-__all__ = ["AgentClient", "AgentStatus", "Blob", "TransferProgress"]
+__all__ = ["AgentClient", "AgentStatus", "Blob", "FoundJob", "TransferProgress"]
 
 ANSWER_TIMEOUT_S = 60.0
 HASHING_TIMEOUT_S = 900.0
 PATIENCE_S = 600.0
-MAX_JOB_FILE_BYTES = 1 << 30
+LEASE_TTL_S = 60.0
 
 T = TypeVar("T")
 
@@ -53,6 +60,7 @@ class AgentClient:
         self._device = device_name
         self._wait = wait
         self._session: AgentSession | None = None
+        self._token = ""
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +68,14 @@ class AgentClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, DeviceUnreachable):
+            self._token = ""  # to release the lease would take another time-out; it falls free by itself
         self.close()
+
+    @property
+    def device(self) -> str:
+        """How messages name the device."""
+        return self._device
 
     @property
     def hello(self) -> Hello:
@@ -72,13 +87,45 @@ class AgentClient:
         return self._connected().hello
 
     def close(self) -> None:
-        """Close the conversation and the transport."""
+        """Release the lease, as far as the agent can be told, and close the conversation and the transport."""
+        with suppress(DeviceError):
+            self.release()
         self._drop_session()
         self._transport.close()
 
     def status(self) -> AgentStatus:
-        """Return the agent's free space and jobs."""
+        """Return the agent's free space, lease and jobs."""
         return self._call(AgentStatus, "status", {})
+
+    def acquire(self, holder: str, on_wait: Callable[[Lease | None], None] | None = None) -> None:
+        """Lease the device, so that nobody else measures there; files that are pushed keep the lease alive.
+
+        Args:
+            holder: who asks, as others are told.
+            on_wait: called with who has the device before it is waited for; None: do not wait.
+
+        Raises:
+            DeviceLeased: if another has the device and it is not waited for.
+        """
+        params = {"holder": holder, "ttl_s": LEASE_TTL_S}
+        try:
+            self._token = self._call(GrantedLease, "lease.acquire", params).token
+        except DeviceLeased:
+            if on_wait is None:
+                raise
+            on_wait(self.status().lease)
+            waiting = {**params, "wait": True}
+            self._token = self._patiently(
+                Follower("", lambda event: None),
+                PATIENCE_S,
+                lambda: self._call_once(GrantedLease, "lease.acquire", waiting, None).token,
+            )
+
+    def release(self) -> None:
+        """End the lease, if there is one; a job under it keeps the device to its end."""
+        token, self._token = self._token, ""
+        if token:
+            self._call(Done, "lease.release", {"token": token})
 
     def push(self, blobs: Sequence[Blob], progress: TransferProgress) -> int:
         """Bring files to the device: only those it lacks, and of those only the rest when a part is there already.
@@ -88,18 +135,27 @@ class AgentClient:
 
         Raises:
             DeviceFull: if there is no room; nothing is sent when that is known before.
+            AgentError: NOT_LEASED if the lease was lost meanwhile.
         """
         uploads = self._plan({blob.sha256: blob for blob in blobs})
         self._check_room(uploads)
-        meter = Meter(sum(upload.bytes_to_send for upload in uploads), progress)
+        meter = Meter(sum(upload.bytes_to_send for upload in uploads), often(progress, LEASE_TTL_S / 3, self._renew))
         meter.advance(0)
         for upload in uploads:
             self._send(upload, meter)
         return meter.done_bytes
 
+    def find(self, spec: JobSpec) -> FoundJob:
+        """Return the job of this specification that the agent has; its state is "unknown" when there is none."""
+        return self._call(FoundJob, "job.find", {"spec": to_json(spec)})
+
     def submit(self, spec: JobSpec) -> str:
-        """Hand over a job and return its id; the same specification is the same job."""
-        return self._call(AcceptedJob, "job.submit", {"spec": to_json(spec)}).job_id
+        """Hand over a job and return its id; the same specification is the same job.
+
+        Raises:
+            AgentError: NOT_LEASED if it is not there already and the device is not leased to us.
+        """
+        return self._call(AcceptedJob, "job.submit", {"spec": to_json(spec), "token": self._token}).job_id
 
     def follow(self, job_id: str, on_event: OnEvent, patience_s: float = PATIENCE_S) -> str:
         """Call ``on_event`` with each event of a job, once and in order, until it ends; return its final state.
@@ -110,14 +166,10 @@ class AgentClient:
             DeviceUnreachable: if it does not come back within ``patience_s``; the job goes on without us.
         """
         follower = Follower(job_id, on_event)
-        while True:
-            try:
-                return self._follow_on(follower)
-            except DeviceUnreachable as error:
-                follower.note_cut()
-                if follower.missing_s >= patience_s:
-                    raise self._given_up(job_id, patience_s, error) from error
-                self._wait(follower.next_pause_s())
+        try:
+            return self._patiently(follower, patience_s, lambda: self._follow_on(follower))
+        except DeviceUnreachable as error:
+            raise self._given_up(job_id, patience_s, error) from error
 
     def result(self, job_id: str) -> JobResult:
         """Return the result of a finished job."""
@@ -133,7 +185,7 @@ class AgentClient:
             DeviceError: if a file is not what the result announced.
             StorageError: if this machine's disk is full.
         """
-        wanted = [file for file in result.files if not is_here(self._checked(file), folder)]
+        wanted = [file for file in result.files if not is_here(checked_file(file, self._device), folder)]
         meter = Meter(sum(file.size_bytes for file in wanted), progress)
         meter.advance(0)
         for file in wanted:
@@ -159,7 +211,8 @@ class AgentClient:
         return self._call(JobState, "job.cancel", {"job_id": job_id}).state
 
     def _plan(self, by_hash: dict[str, Blob]) -> list[Upload]:
-        answer = self._call(MissingBlobs, "blob.missing", {"sha256": list(by_hash)}, HASHING_TIMEOUT_S)
+        params = {"sha256": list(by_hash), "token": self._token}
+        answer = self._call(MissingBlobs, "blob.missing", params, HASHING_TIMEOUT_S)
         unasked = [entry.sha256 for entry in answer.missing if entry.sha256 not in by_hash]
         if unasked:
             raise DeviceError(f"the agent on {self._device} misses {unasked[0]}, which it was not asked about")
@@ -182,12 +235,27 @@ class AgentClient:
         if upload.bytes_to_send or not upload.part_bytes:
             remote = part_path(self.hello.home, blob.sha256)
             self._transport.put_file(blob.path, remote, upload.offset, meter.advance)
-        params = {"sha256": blob.sha256, "size_bytes": upload.size_bytes}
+        params = {"sha256": blob.sha256, "size_bytes": upload.size_bytes, "token": self._token}
         self._call(Done, "blob.commit", params, HASHING_TIMEOUT_S)
 
+    def _renew(self) -> None:
+        if self._token:
+            self._call(Done, "lease.renew", {"token": self._token})
+
+    def _patiently(self, follower: Follower, patience_s: float, ask: Callable[[], T]) -> T:
+        """Return what ``ask`` returns, over as many connections as it takes."""
+        while True:
+            try:
+                self._connected()
+                follower.note_connected()
+                return ask()
+            except DeviceUnreachable:
+                follower.note_cut()
+                if follower.missing_s >= patience_s:
+                    raise
+                self._wait(follower.next_pause_s())
+
     def _follow_on(self, follower: Follower) -> str:
-        self._connected()
-        follower.note_connected()
         params = {"job_id": follower.job_id, "after": follower.last_seq}
         return self._call_once(JobState, "job.follow", params, None, follower.deliver).state
 
@@ -197,15 +265,7 @@ class AgentClient:
             f"the same command again to pick it up"
         )
 
-    def _checked(self, file: JobFile) -> JobFile:
-        try:
-            check_file_name("file name", file.name)
-            check_range(f"size_bytes of {file.name}", file.size_bytes, 0, MAX_JOB_FILE_BYTES)
-        except ProtocolError as error:
-            raise DeviceError(f"{self._device} announces a file that is not allowed: {error}") from error
-        return file
-
-    def _call(self, answer: type[T], method: str, params: Message, timeout_s: float = ANSWER_TIMEOUT_S) -> T:
+    def _call(self, answer: type[T], method: str, params: Message, timeout_s: float | None = ANSWER_TIMEOUT_S) -> T:
         """Ask, once more over a fresh connection when an old one turns out to be dead: every request allows that."""
         if self._session is not None:
             try:

@@ -45,9 +45,12 @@ def cli() -> None:
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
 )
+@click.option("--wait", is_flag=True, help="Wait for a device that another has leased.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the results.")
 @click.pass_context
-def run(ctx: click.Context, experiment: Path, device: str | None, reuse: bool, output: Path, quiet: bool) -> None:
+def run(
+    ctx: click.Context, experiment: Path, device: str | None, reuse: bool, output: Path, wait: bool, quiet: bool
+) -> None:
     """Build every variant of EXPERIMENT, measure them on the device, and write the report.
 
     Ends with exit code 3 when no variant meets the budget, and 1 when none could be measured.
@@ -64,7 +67,7 @@ def run(ctx: click.Context, experiment: Path, device: str | None, reuse: bool, o
 
     asked = load_experiment(experiment)
     asked = asked if device is None else replace(asked, device=device)
-    options = Options(output, user_cache(), reuse)
+    options = Options(output, user_cache(), reuse, wait)
     console = Console()
     if quiet:
         finished = run_experiment(asked, options, NoProgress())
@@ -74,6 +77,35 @@ def run(ctx: click.Context, experiment: Path, device: str | None, reuse: bool, o
     console.print(run_summary(finished.record, console.width))
     console.print(f"report: {finished.folder / 'report.html'}", soft_wrap=True)
     ctx.exit(_exit_code(finished.record.verdict.chosen is not None, any(v.valid for v in finished.record.variants)))
+
+
+@cli.command()
+@click.argument("job")
+@click.option("--device", default="local", show_default=True, help="The device that has the job.")
+@click.pass_context
+def attach(ctx: click.Context, job: str, device: str) -> None:
+    """Follow JOB, that some run has handed in, to its end; ends with exit code 1 when it was not done."""
+    from rich.console import Console
+
+    from pipeline.jobs import follow_job
+    from pipeline.reporting.terminal import RunDisplay
+
+    with RunDisplay(Console(), metric="") as display:
+        ended = follow_job(device, job, display)
+    click.echo("\n".join(ended.lines))
+    if ended.state == "done":
+        click.echo('for its report, run the experiment again: "edgepress run" takes the job over')
+    ctx.exit(0 if ended.state == "done" else 1)
+
+
+@cli.command()
+@click.argument("job")
+@click.option("--device", default="local", show_default=True, help="The device that has the job.")
+def cancel(job: str, device: str) -> None:
+    """Stop JOB on its device, and print the state that it ended in."""
+    from pipeline.jobs import cancel_job
+
+    click.echo(f"job {job} is {cancel_job(device, job)}")
 
 
 @cli.command()

@@ -14,6 +14,7 @@ EdgepressError                    exit code 1
     ├── ProtocolMismatch          the agent speaks another version
     ├── DeviceFull                no room on the board
     └── AgentError                the agent answered with an error
+        └── DeviceLeased          another has the device
 
 A missed budget is a result, not an error: ``edgepress run`` ends with exit code 3.
 """
@@ -102,3 +103,7 @@ class AgentError(DeviceError):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+class DeviceLeased(AgentError):
+    """Another has the device; the message says who, and when it falls free."""

@@ -38,6 +38,7 @@ class Options:
     output: Path
     cache: Cache
     reuse: bool = False
+    wait: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _measure_all(
     if not built:
         return None
     spec = job_spec(experiment, built, samples, device.conditions)
-    return measure(client, spec, built, samples, options.cache, options.reuse, progress)
+    return measure(client, spec, built, samples, options.cache, options.reuse, progress, options.wait)
 
 
 def _with_numbers(experiment: Experiment, variant: VariantRecord, job: MeasuredJob) -> VariantRecord:

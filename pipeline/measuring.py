@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from device_agent.protocol import (
     JobEvent,
     JobResult,
     JobSpec,
+    Lease,
     LimitSpec,
     MeasureSpec,
     ModelSpec,
@@ -27,8 +31,9 @@ from device_agent.protocol import (
 from pipeline.agent_client import AgentClient, Blob
 from pipeline.cache import Cache, key_of, write_text
 from pipeline.config import Experiment
+from pipeline.devices.agent_stream import printable
 from pipeline.errors import AgentError
-from pipeline.reporting.progress import Progress
+from pipeline.reporting.progress import Progress, Stage
 from pipeline.results.record import Artifact, OperatorTime
 from pipeline.samples import Samples
 
@@ -119,10 +124,14 @@ def measure(
     cache: Cache,
     reuse: bool,
     progress: Progress,
+    wait: bool = False,
 ) -> MeasuredJob:
     """Have a job done, or take it over from an earlier run of the same job on the same device and runtimes.
 
+    With ``wait`` a device that another has leased is waited for.
+
     Raises:
+        DeviceLeased: if another has the device, and it is not waited for.
         DeviceError: if the device cannot be reached, has no room, or the job could not be done.
         StorageError: if this machine's disk is full.
     """
@@ -136,13 +145,49 @@ def measure(
         if not earlier.result.failures:
             progress.stage("measure").finish("taken over from an earlier run (--reuse)")
             return earlier
-    _push(client, placements, samples, progress)
     # Two runs that ask for the same would share one job, and the first to finish would have it forgotten.
     with cache.lock("measurements", key):
-        job_id = client.submit(spec)
+        job_id = _picked_up(client, spec)
+        if job_id is None:
+            _lease(client, spec, wait, progress)
+            _push(client, placements, samples, progress)
+            job_id = client.submit(spec)
         _follow(client, job_id, progress)
         _collect(client, job_id, cache, key)
+        client.release()
         return _loaded(folder, reused=False)
+
+
+def holder_of(name: str) -> str:
+    """Return how others are told who has a device: the user, this machine, and the experiment ``name``."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}, run {name}"[:200]
+
+
+def _picked_up(client: AgentClient, spec: JobSpec) -> str | None:
+    """Return the id of the job that an earlier run has left on the device."""
+    found = client.find(spec)
+    if found.state == "unknown":
+        return None
+    if found.state == "cancelled":
+        client.acknowledge(found.job_id)
+        return None
+    return found.job_id
+
+
+def _lease(client: AgentClient, spec: JobSpec, wait: bool, progress: Progress) -> None:
+    waiting: list[Stage] = []
+
+    def on_wait(lease: Lease | None) -> None:
+        who = f": held by {printable(lease.holder)} since {printable(lease.since_utc)}" if lease else ""
+        waiting.append(progress.stage(f"waiting for {client.device}{who}"))
+
+    client.acquire(holder_of(spec.name), on_wait if wait else None)
+    for stage in waiting:
+        stage.finish("it is free")
 
 
 def _push(client: AgentClient, placements: Sequence[Placement], samples: Samples, progress: Progress) -> None:

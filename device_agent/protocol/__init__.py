@@ -18,6 +18,9 @@ Methods (params → result):
 * ``job.result`` {"job_id"} → ``JobResult``
 * ``job.acknowledge`` {"job_id"} → ``{}``; the agent may forget the job
 * ``job.cancel`` {"job_id"} → ``{"state"}``
+
+``blob.missing`` and ``blob.commit`` may carry a "token" too: the lease does not expire while they are answered, and its
+time to live then begins anew. A lease that is released while its job is not finished ends with the job.
 """
 
 from __future__ import annotations

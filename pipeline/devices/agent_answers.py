@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from device_agent.protocol import JOB_STATES, ProtocolError, check_job_id, check_range, check_sha256
+from device_agent.protocol import (
+    JOB_STATES,
+    JobFile,
+    Lease,
+    ProtocolError,
+    check_file_name,
+    check_job_id,
+    check_range,
+    check_sha256,
+)
+from pipeline.errors import DeviceError
+
+MAX_JOB_FILE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -20,6 +32,7 @@ class JobSummary:
     job_id: str
     name: str
     state: str
+    holder: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,14 @@ class AgentStatus:
     home: str
     free_bytes: int
     jobs: tuple[JobSummary, ...]
+    lease: Optional[Lease] = None  # noqa: UP045  from_json reads this form
+
+
+@dataclass(frozen=True)
+class GrantedLease:
+    """The answer to ``lease.acquire``."""
+
+    token: str
 
 
 @dataclass(frozen=True)
@@ -71,3 +92,30 @@ class AcceptedJob(JobState):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_job_id(self.job_id)
+
+
+@dataclass(frozen=True)
+class FoundJob:
+    """The answer to ``job.find``; the state is "unknown" when there is no such job."""
+
+    job_id: str
+    state: str
+
+    def __post_init__(self) -> None:
+        check_job_id(self.job_id)
+        if self.state != "unknown":
+            JobState(self.state)
+
+
+def checked_file(file: JobFile, device: str) -> JobFile:
+    """Return ``file`` if a path can be made from its name, and it is not too large to be fetched.
+
+    Raises:
+        DeviceError: otherwise.
+    """
+    try:
+        check_file_name("file name", file.name)
+        check_range(f"size_bytes of {file.name}", file.size_bytes, 0, MAX_JOB_FILE_BYTES)
+    except ProtocolError as error:
+        raise DeviceError(f"{device} announces a file that is not allowed: {error}") from error
+    return file

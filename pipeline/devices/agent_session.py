@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 from device_agent.protocol import (
     DISK_FULL,
+    LEASED,
     PROTOCOL_VERSION,
     Hello,
     JobEvent,
@@ -19,7 +20,7 @@ from device_agent.protocol import (
 )
 from pipeline.devices.agent_stream import printable
 from pipeline.devices.transport import AgentStream
-from pipeline.errors import AgentError, DeviceError, DeviceFull, ProtocolMismatch
+from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceLeased, ProtocolMismatch
 
 HELLO_TIMEOUT_S = 60.0
 MOST_BYTES = 1 << 63
@@ -65,7 +66,8 @@ class AgentSession:
             on_event: called with each event of a job that comes before the result.
 
         Raises:
-            AgentError: if the agent answers with an error; DeviceFull when it has no room.
+            AgentError: if the agent answers with an error; DeviceLeased when another has the device, DeviceFull when
+                it has no room.
             DeviceError: if the answer is not of the protocol's form, or the connection is cut.
         """
         self._last_id += 1
@@ -103,7 +105,9 @@ class AgentSession:
         if not isinstance(error, dict) or not isinstance(error.get("code"), int):
             raise _malformed(ProtocolError("an error without a code"), self._device)
         text = f"{self._device}: {printable(str(error.get('message', '')))}"
-        raise DeviceFull(text) if error["code"] == DISK_FULL else AgentError(text, error["code"])
+        if error["code"] == DISK_FULL:
+            raise DeviceFull(text)
+        raise (DeviceLeased if error["code"] == LEASED else AgentError)(text, error["code"])
 
 
 def _read_hello(stream: AgentStream, device: str) -> Hello:

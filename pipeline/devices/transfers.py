@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,20 @@ class Meter:
         """Note that so many more bytes are through."""
         self.done_bytes += size_bytes
         self._progress(self.done_bytes, self._total_bytes)
+
+
+def often(progress: TransferProgress, every_s: float, call: Callable[[], None]) -> TransferProgress:
+    """Return ``progress`` that calls ``call`` as well, as soon as ``every_s`` seconds have passed since it last did."""
+    last_s = time.monotonic()
+
+    def report(done_bytes: int, total_bytes: int) -> None:
+        nonlocal last_s
+        progress(done_bytes, total_bytes)
+        if time.monotonic() - last_s >= every_s:
+            call()
+            last_s = time.monotonic()
+
+    return report
 
 
 def _sha256(path: Path, size_bytes: int) -> str:

@@ -56,6 +56,7 @@ class Host:
         self.socket = connected
         self.stream = connected.makefile("rb")
         self.hello = from_json(Hello, self.read()["params"])
+        self.token = ""
         self._ids = itertools.count(1)
 
     def read(self) -> dict:
@@ -74,14 +75,23 @@ class Host:
 
     def call(self, method: str, **params) -> dict:
         number = self.ask(method, **params)
+        return self.answer(number)
+
+    def answer(self, number: int) -> dict:
         answer = self.read()
         assert answer["id"] == number
         if "error" in answer:
             raise RpcError(answer["error"]["code"], answer["error"]["message"])
         return answer["result"]
 
+    def lease(self, holder: str = "ana@laptop, run a test", ttl_s: float = 60.0, wait: bool = False) -> str:
+        self.token = self.call("lease.acquire", holder=holder, ttl_s=ttl_s, wait=wait)["token"]
+        return self.token
+
     def submit(self, spec: JobSpec) -> str:
-        return self.call("job.submit", spec=to_json(spec))["job_id"]
+        """Hand in a job, under a lease that is taken with the first one."""
+        token = self.token or self.lease()
+        return self.call("job.submit", spec=to_json(spec), token=token)["job_id"]
 
     def events(self, job_id: str, after: int = 0):
         """Yield the events, at last the state."""
@@ -111,12 +121,14 @@ class Agent:
     process: subprocess.Popen | None = None
     hosts: list[Host] = field(default_factory=list)
     environment: dict[str, str] | None = None
+    options: tuple[str, ...] = ()
 
     def start(self) -> Agent:
         self.home.parent.mkdir(parents=True, exist_ok=True)
         ready, signalled = os.pipe()
         command = [sys.executable, "-m", "device_agent", "serve", "--home", str(self.home)]
         command += [f"--runtime={name}={python}" for name, python in self.pythons.items()]
+        command += self.options
         with self.home.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, f"--ready-fd={signalled}"],

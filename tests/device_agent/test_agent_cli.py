@@ -1,3 +1,4 @@
+import re
 import signal
 import stat
 import subprocess
@@ -80,12 +81,14 @@ def test_status_describes_the_agent(agent):
     assert f"edgepress-agent {__version__}, protocol {PROTOCOL_VERSION}\n" in answer.stdout
     assert "runtime   litert not usable: /bin/false: ended with 1\n" in answer.stdout
     assert "runtime   null 1\n" in answer.stdout
-    assert "job       none\n" in answer.stdout
+    assert "lease     none\njob       none\n" in answer.stdout
 
 
 def test_status_lists_jobs(agent, host):
     job_id = host.measure(agent.spec(agent.null_model())).job_id
-    assert f"job       {job_id} done      a test\n" in run("status", "--home", agent.home).stdout
+    said = run("status", "--home", agent.home).stdout
+    assert f"job       {job_id} done      a test, of ana@laptop, run a test\n" in said
+    assert re.search(r"lease     ana@laptop, run a test since 20\S+Z, falls free in \d+ s unless renewed\n", said)
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -121,6 +124,20 @@ def test_a_wrong_runtime_option_is_a_usage_error(tmp_path, runtime, message):
     assert answer.returncode == 2
     assert message in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("quota", ["0", "-1", "1.5", "much", "²", str(1 << 31)])
+def test_a_wrong_quota_is_a_usage_error(tmp_path, quota):
+    answer = run("serve", "--home", tmp_path, "--quota-mib", quota)
+    assert answer.returncode == 2
+    assert f'"{quota}" is no number of MiB from 1 to 1073741824' in answer.stderr
+
+
+def test_a_daemon_that_attach_starts_keeps_to_the_quota_given(detached):
+    command = [*AGENT, "attach", "--home", str(detached), *NULL_ONLY, "--quota-mib=3"]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=True)
+    pid = (detached / "agent.lock").read_text()
+    assert b"--quota-mib=3" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
 def test_socket_and_home_are_for_their_owner_alone(make_agent, tmp_path):

@@ -1,5 +1,10 @@
 import hashlib
+import json
+import os
+import time
 from pathlib import Path
+
+import pytest
 
 from device_agent import protocol
 
@@ -55,3 +60,84 @@ def test_content_of_another_size_is_refused_and_removed(agent, host, rpc_error):
     with rpc_error(protocol.BLOB_MISMATCH, "arrived with 7 bytes; expected 8"):
         host.call("blob.commit", sha256=sha256, size_bytes=8)
     assert not Path(protocol.part_path(str(agent.home), sha256)).exists()
+
+
+MIB = 1 << 20
+
+
+def large(letter: str) -> bytes:
+    return letter.encode() * (MIB * 2 // 5)
+
+
+def here(agent) -> set[str]:
+    return {path.name for path in (agent.home / "blobs").glob("[0-9a-f]*")}
+
+
+@pytest.fixture
+def small_store(make_agent):
+    """An agent with room for two of the large blobs, and not for three."""
+    return make_agent(options=("--quota-mib=1",))
+
+
+def test_above_the_quota_what_was_not_used_for_the_longest_time_is_removed(small_store):
+    a, b = small_store.push(large("a")), small_store.push(large("b"))
+    c = small_store.push(large("c"))
+    assert here(small_store) == {b, c}
+    # To hand it in once more is a use as well.
+    small_store.push(large("b"))
+    d = small_store.push(large("d"))
+    assert here(small_store) == {b, d}
+    assert f"blob {a} of {len(large('a'))} bytes removed, to keep to the quota" in small_store.log()
+
+
+def test_the_order_of_use_survives_a_restart(small_store):
+    a, b = small_store.push(large("a")), small_store.push(large("b"))
+    small_store.push(large("a"))
+    small_store.kill()
+    small_store.start()
+    c = small_store.push(large("c"))
+    assert b not in here(small_store)
+    assert here(small_store) == {a, c}
+
+
+def test_what_was_asked_about_lately_stays_although_the_store_is_above_its_quota(small_store):
+    a, b = small_store.push(large("a")), small_store.push(large("b"))
+    assert missing(small_store.host(), a) == []
+    c = small_store.push(large("c"))
+    d = small_store.push(large("d"))
+    assert here(small_store) == {a, d}
+    assert {b, c}.isdisjoint(here(small_store))
+
+
+def test_what_a_job_names_stays_until_the_job_is_acknowledged(small_store):
+    host = small_store.host()
+    model = small_store.push(json.dumps({"input_shape": [1, 4], "padding": "x" * (MIB // 2)}).encode())
+    job_id = host.measure(small_store.spec(protocol.ModelSpec("model", model, "null"))).job_id
+    # A restart forgets who has asked about what, so that only the job itself is left to keep its blobs.
+    small_store.kill()
+    small_store.start()
+    named = here(small_store)
+    b, c = small_store.push(large("b")), small_store.push(large("c"))
+    assert here(small_store) == {*named, c}
+    small_store.host().call("job.acknowledge", job_id=job_id)
+    d = small_store.push(large("d"))
+    assert here(small_store) >= {c, d}
+    assert {model, b}.isdisjoint(here(small_store))
+
+
+def test_a_blob_larger_than_the_quota_is_refused_with_the_quota(small_store, rpc_error):
+    content = bytes(MIB + 1)
+    sha256 = small_store.put_part(content)
+    with rpc_error(protocol.DISK_FULL, r"has 1048577 bytes, more than the quota of 1 MiB; start .* \"--quota-mib\""):
+        small_store.host().call("blob.commit", sha256=sha256, size_bytes=len(content))
+    assert list((small_store.home / "blobs").iterdir()) == []
+
+
+def test_a_part_that_nobody_has_touched_for_a_day_goes_with_the_next_commit(small_store):
+    parts = {age_h: small_store.put_part(f"{age_h} hours".encode()) for age_h in (23, 25)}
+    for age_h, sha256 in parts.items():
+        touched_s = time.time() - age_h * 3600
+        os.utime(protocol.part_path(str(small_store.home), sha256), (touched_s, touched_s))
+    small_store.push(b"something else")
+    left = {path.name for path in (small_store.home / "blobs").glob(".part-*")}
+    assert left == {f".part-{parts[23]}"}

@@ -26,6 +26,7 @@ def test_status_lists_the_jobs(agent, host):
     assert host.call("status") == {
         "home": str(agent.home),
         "free_bytes": pytest.approx(host.hello.free_bytes, rel=0.2),
+        "lease": None,
         "jobs": [],
     }
     job_id = host.submit(agent.spec(agent.null_model()))
@@ -70,6 +71,10 @@ def test_a_malformed_message_is_an_error_and_the_connection_goes_on(shared_host,
         ("job.result", {"job_id": "../x"}, "expected 16 lower-case hexadecimal digits"),
         ("job.follow", {"job_id": "a" * 16, "after": "1"}, "expected int"),
         ("job.submit", {"spec": {"name": "x"}}, "spec.models is missing"),
+        ("lease.acquire", {"holder": "a\x1b", "ttl_s": 1}, r"holder is 'a\\x1b'; expected 1 to 200 printable"),
+        ("lease.acquire", {"holder": "", "ttl_s": 1}, "holder is ''; expected 1 to 200 printable"),
+        ("lease.acquire", {"holder": "a", "ttl_s": 0.5}, "ttl_s is 0.5; expected 1 to 3600"),
+        ("lease.acquire", {"holder": "a", "ttl_s": 3601}, "ttl_s is 3601"),
     ],
 )
 def test_parameters_of_another_form_are_refused_by_name(shared_host, rpc_error, method, params, message):
@@ -98,7 +103,7 @@ def test_a_job_with_a_blob_that_was_not_sent_is_refused(agent, host, rpc_error):
 
 def test_a_job_whose_result_would_not_fit_is_refused(agent, host, rpc_error):
     spec = agent.spec(agent.null_model(), measure=protocol.MeasureSpec(processes=1000))
-    assert host.call("job.submit", spec=protocol.to_json(spec))["state"] == "queued"
+    host.submit(spec)
     model = agent.null_model()
     models = [protocol.ModelSpec(f"m{number}", model.sha256, "null") for number in range(3)]
     with rpc_error(protocol.INVALID_PARAMS, "3 models in 1000 processes each; at most 2000"):
@@ -151,5 +156,5 @@ def test_a_message_is_one_line_of_ascii():
 
 
 def test_a_blob_store_makes_nothing_when_it_is_constructed(tmp_path):
-    blobs.BlobStore(tmp_path / "home")
+    blobs.BlobStore(tmp_path / "home", quota_bytes=1)
     assert not (tmp_path / "home").exists()

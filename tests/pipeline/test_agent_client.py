@@ -15,6 +15,7 @@ from agents import hello_line, stop_agent, write_agent, write_peer
 from ssh_server import SSHD, SshServer, make_key
 
 from device_agent.protocol import (
+    NOT_LEASED,
     UNKNOWN_JOB,
     DataSpec,
     JobSpec,
@@ -141,6 +142,7 @@ def quiet(*_: object) -> None:
 
 
 def submit(client: AgentClient, job: Job) -> str:
+    client.acquire("ana@laptop, run a test")
     client.push(job.blobs, quiet)
     return client.submit(job.spec)
 
@@ -157,13 +159,13 @@ def test_the_hello_is_what_the_agent_says_of_itself(client, bench):
     assert client.status().jobs == ()
 
 
-@pytest.mark.parametrize("spoken", [2, 0, "1", None, [1] * 1000])
+@pytest.mark.parametrize("spoken", [1, 3, "2", None, [1] * 1000])
 def test_another_protocol_version_is_refused_with_what_mends_it(misbehaving, spoken):
     with pytest.raises(ProtocolMismatch) as caught:
         misbehaving(hello=hello_line(protocol=spoken)).status()
     shown = "[1, 1, 1, 1, 1, 1..." if isinstance(spoken, list) else json.dumps(spoken)
     remedy = "install this edgepress's agent there (docs/devices.md) and end the old one"
-    assert str(caught.value) == f"agent on peer speaks protocol {shown}, this host needs 1; {remedy}"
+    assert str(caught.value) == f"agent on peer speaks protocol {shown}, this host needs 2; {remedy}"
 
 
 def test_push_sends_only_what_is_missing(client, tmp_path):
@@ -244,7 +246,23 @@ def test_the_same_specification_is_the_same_job(client, connect, bench, tmp_path
     again = connect(bench)
     assert again.submit(job.spec) == result.job_id
     assert again.result(result.job_id) == result
-    assert again.submit(replace(job.spec, name="another")) != result.job_id
+    assert client.submit(replace(job.spec, name="another")) != result.job_id
+
+
+def test_a_job_without_a_lease_is_refused(client, tmp_path):
+    job = null_job(tmp_path)
+    client.push(job.blobs, quiet)
+    with pytest.raises(AgentError, match="this token holds no lease") as caught:
+        client.submit(job.spec)
+    assert caught.value.code == NOT_LEASED
+
+
+def test_a_job_is_found_without_a_lease(client, connect, bench, tmp_path):
+    job = null_job(tmp_path)
+    assert client.find(job.spec).state == "unknown"
+    result = finish(client, job)
+    found = connect(bench).find(job.spec)
+    assert (found.job_id, found.state) == (result.job_id, "done")
 
 
 def test_a_job_that_is_cancelled_ends_as_cancelled(client, connect, bench, tmp_path):
@@ -317,7 +335,7 @@ def test_giving_up_says_how_to_pick_the_job_up_and_that_works(connect, board, ss
     sshd.start()
     events = []
     again = connect(board)
-    assert submit(again, job) == job_id
+    assert again.find(job.spec).job_id == job_id
     assert again.follow(job_id, events.append) == "done"
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
@@ -339,7 +357,7 @@ def line(**message) -> str:
         ("[" * 100_000 + "\n", "instead of the agent's hello"),
         (line(method="hi", params={}), "peer did not begin with the agent's hello"),
         (line(method="hello", params=[]), "peer did not begin with the agent's hello"),
-        (line(method="hello", params={"protocol": 1}), "Hello.agent_version is missing"),
+        (line(method="hello", params={"protocol": 2}), "Hello.agent_version is missing"),
         ("x" * (1 << 20), "peer: the agent sent a line of more than 1048576 bytes"),
         (hello_line(home="agent"), "home is 'agent'; expected an absolute path"),
         (hello_line(home="/a\0b"), r"home is '/a\x00b'; expected an absolute path"),

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 # Each layer may import itself and those below it.
 LAYERS = (
     ("pipeline.cli", "pipeline.cli_device"),
-    ("pipeline.experiment", "pipeline.training", "pipeline.starter"),
+    ("pipeline.experiment", "pipeline.training", "pipeline.starter", "pipeline.jobs"),
     (
         "pipeline.compression",
         "pipeline.step_worker",
