@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from device_agent.daemon import connect_or_start
+from device_agent.settings import Settings
 
 _CHUNK_BYTES = 1 << 16
 
 
-def relay(home: Path, pythons: Mapping[str, str], quota_mib: int) -> int:
+def relay(home: Path, settings: Settings) -> int:
     """Relay until the daemon closes the connection or stdout is gone; the end of stdin ends our half of it only."""
-    connected = connect_or_start(home, pythons, quota_mib)
+    connected = connect_or_start(home, settings)
     threading.Thread(target=_send, args=(connected,), daemon=True).start()
     with suppress(OSError):
         for chunk in iter(lambda: connected.recv(_CHUNK_BYTES), b""):

@@ -13,8 +13,8 @@ from device_agent.errors import AgentError
 from device_agent.home import default_home
 from device_agent.protocol import ProtocolError, check_identifier
 from device_agent.runtimes import UnknownRuntime, check_known
+from device_agent.settings import DEFAULT_QUOTA_MIB, Settings
 
-DEFAULT_QUOTA_MIB = 4096
 _MOST_MIB = 1 << 30
 
 
@@ -35,15 +35,19 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "serve":
         from device_agent import daemon
 
-        daemon.run(home, dict(options.runtime), options.quota_mib, options.ready_fd)
+        daemon.run(home, _settings(options), options.ready_fd)
         return 0
     if options.command == "attach":
         from device_agent import attach
 
-        return attach.relay(home, dict(options.runtime), options.quota_mib)
+        return attach.relay(home, _settings(options))
     from device_agent import status
 
     return status.show(home)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return Settings(dict(options.runtime), options.quota_mib, options.root.absolute())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
             type=_quota,
             default=DEFAULT_QUOTA_MIB,
             help="room for models and data (%(default)s)",
+        )
+        command.add_argument(
+            "--root", type=Path, default=Path("/"), help="the folder below which proc and sys are read (%(default)s)"
         )
     serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     return parser

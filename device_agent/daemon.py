@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +16,7 @@ from typing import BinaryIO
 from device_agent import log, server
 from device_agent.errors import AgentError
 from device_agent.home import prepare_home, socket_path
-from device_agent.probe import Probes
+from device_agent.settings import Settings
 
 
 def connect(home: Path) -> socket.socket | None:
@@ -33,7 +33,7 @@ def connect(home: Path) -> socket.socket | None:
     return connected
 
 
-def connect_or_start(home: Path, pythons: Mapping[str, str], quota_mib: int) -> socket.socket:
+def connect_or_start(home: Path, settings: Settings) -> socket.socket:
     """Return a connection to the daemon that serves ``home``; start it as told when there is none.
 
     Of several callers at once the first starts it and the others wait.
@@ -50,14 +50,14 @@ def connect_or_start(home: Path, pythons: Mapping[str, str], quota_mib: int) -> 
         connected = connect(home)
         if connected:
             return connected
-        _start_detached(home, pythons, quota_mib)
+        _start_detached(home, settings)
         connected = connect(home)
     if not connected:
         raise AgentError(f"the agent did not start: {_last_line(home / 'agent.log')}")
     return connected
 
 
-def run(home: Path, pythons: Mapping[str, str], quota_mib: int, ready_fd: int | None) -> None:
+def run(home: Path, settings: Settings, ready_fd: int | None) -> None:
     """Serve ``home`` until SIGTERM or SIGINT; ``ready_fd`` is closed once the socket listens.
 
     Raises:
@@ -69,7 +69,7 @@ def run(home: Path, pythons: Mapping[str, str], quota_mib: int, ready_fd: int | 
         if ready_fd is not None:
             os.close(ready_fd)
         log.note(f"serving {home} at {socket_path(home)}")
-        server.serve(home, listener, ending, Probes(pythons), quota_mib)
+        server.serve(home, listener, ending, settings)
 
 
 @contextmanager
@@ -121,10 +121,11 @@ def _told_to_end() -> Iterator[int]:
         signal.set_wakeup_fd(-1)
 
 
-def _start_detached(home: Path, pythons: Mapping[str, str], quota_mib: int) -> None:
+def _start_detached(home: Path, settings: Settings) -> None:
     """Start the daemon in a session of its own and wait until it listens or has ended."""
-    command = [sys.executable, "-m", "device_agent", "serve", "--home", str(home), f"--quota-mib={quota_mib}"]
-    command += [f"--runtime={name}={python}" for name, python in pythons.items()]
+    command = [sys.executable, "-m", "device_agent", "serve", "--home", str(home)]
+    command += [f"--quota-mib={settings.quota_mib}", f"--root={settings.root}"]
+    command += [f"--runtime={name}={python}" for name, python in settings.pythons.items()]
     ready, signalled = os.pipe()
     with (home / "agent.log").open("ab") as log_file:
         subprocess.Popen(

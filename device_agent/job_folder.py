@@ -22,6 +22,7 @@ from device_agent.protocol import (
     from_json,
     to_json,
 )
+from device_agent.schedule import planned_blocks
 
 _SCHEMA = 1
 
@@ -47,8 +48,8 @@ class Job:
 
     @property
     def blocks(self) -> int:
-        """How many blocks the job has: each model in each process, and its score."""
-        return len(self.spec.models) * (self.spec.measure.processes + 1)
+        """How many blocks the job has at least; see ``planned_blocks``."""
+        return planned_blocks(self.spec)
 
     def start(self) -> None:
         """Note that the job is running; on disk it stays queued, since that is what a restart makes of it."""
@@ -77,7 +78,8 @@ class Job:
         """
         try:
             write_file(self._folder / "result.json", json.dumps(to_json(result)).encode())
-            self.add_event("finish", "", self.blocks, self.blocks)
+            done = max((event.done for event in self.events), default=0)
+            self.add_event("finish", "", done, done)
             self.write_state(result.state)
         except OSError as error:
             log.note(f"job {self.job_id}: the result is kept in memory only: {error}")

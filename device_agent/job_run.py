@@ -18,6 +18,7 @@ from device_agent.children import Children, Exit
 from device_agent.home import write_file
 from device_agent.probe import Probes
 from device_agent.protocol import (
+    BoardState,
     Failure,
     JobFile,
     JobSpec,
@@ -27,11 +28,12 @@ from device_agent.protocol import (
     Scored,
     Sustained,
     TimingBlock,
+    from_json,
     to_json,
 )
 from device_agent.runtimes import UnknownRuntime
 from device_agent.schedule import later_blocks, needs_another_round, timing_round
-from device_agent.sensors import hottest_c, read_rails
+from device_agent.sensors import hottest_c, read_rails, read_state
 from device_agent.sha256 import sha256_of_file
 from device_agent.worker import EXIT_DISK_FULL
 
@@ -63,6 +65,8 @@ class JobRun:
             Stopped: if ``stop`` was called.
             OSError: if the job's folder cannot be written.
         """
+        if not self._before_path.is_file():
+            write_file(self._before_path, json.dumps(to_json(read_state(self._root))).encode())
         later = later_blocks(self._spec, with_power=bool(read_rails(self._root)))
         rounds = 0
         while needs_another_round(self._spec, rounds, self._timed()):
@@ -111,6 +115,11 @@ class JobRun:
     def _blocks(self, model: int) -> list[TimingBlock]:
         outcomes = (outcome for block, outcome in self._outcomes.items() if block.model == model)
         return [outcome for outcome in outcomes if isinstance(outcome, TimingBlock)]
+
+    def before(self) -> BoardState | None:
+        """Return the board as it was when the job first began, None when it did not."""
+        path = self._before_path
+        return from_json(BoardState, json.loads(path.read_bytes())) if path.is_file() else None
 
     def stop(self) -> None:
         """Kill the block that runs; ``run`` then raises ``Stopped``."""
@@ -191,6 +200,10 @@ class JobRun:
         command = [python, "-X", "faulthandler", "-m", "device_agent.worker"]
         ended = self._children.run([*command, str(request_path), str(self._result_path(block))], request.wall_s)
         return self._kept(block) or _failure_from(ended, request)
+
+    @property
+    def _before_path(self) -> Path:
+        return self._folder / "blocks" / "before.json"
 
     def _result_path(self, block: Block) -> Path:
         return self._folder / "blocks" / f"{block.name}.json"

@@ -27,14 +27,12 @@ from device_agent.protocol import (
     JobEvent,
     JobResult,
     JobSpec,
+    ProtocolError,
     to_json,
 )
-from device_agent.sensors import read_device
+from device_agent.schedule import check_size
+from device_agent.sensors import read_device, read_state
 from device_agent.sha256 import sha256_of_bytes
-
-# More would not fit into one message with the result, at about 400 bytes a block and 2 KB a failure.
-_MOST_BLOCKS = 2000
-_BLOCKS_A_FAILURE = 10
 
 
 def job_id_of(spec: JobSpec) -> str:
@@ -46,11 +44,12 @@ def job_id_of(spec: JobSpec) -> str:
 class JobQueue:
     """All jobs of this agent; every method may be called from any thread."""
 
-    def __init__(self, home: Path, blobs: BlobStore, probes: Probes, leases: Leases) -> None:
+    def __init__(self, home: Path, blobs: BlobStore, probes: Probes, leases: Leases, root: Path) -> None:
         self._home = home
         self._blobs = blobs
         self._probes = probes
         self._leases = leases
+        self._root = root
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}
         self._run: tuple[str, JobRun] | None = None
@@ -91,7 +90,7 @@ class JobQueue:
         job_id = job_id_of(spec)
         with self._changed:
             if job_id not in self._jobs:
-                _check_size(spec)
+                self._check_size(spec)
                 self._jobs[job_id] = self._new_job(job_id, spec, token)
                 self._changed.notify_all()
             return self._jobs[job_id]
@@ -142,7 +141,7 @@ class JobQueue:
         with self._changed:
             job = self._job(job_id)
             if job.state == "queued":
-                self._finish(job, JobRun(self._home, job_id, job.spec, self._probes), "cancelled")
+                self._finish(job, self._new_run(job), "cancelled")
             elif self._run and self._run[0] == job_id:
                 self._run[1].stop()
             self._changed.wait_for(lambda: job.state in FINAL_STATES)
@@ -156,7 +155,7 @@ class JobQueue:
                 job = self._next()
                 if job is None:
                     continue
-                run = JobRun(self._home, job.job_id, job.spec, self._probes)
+                run = self._new_run(job)
                 self._run = (job.job_id, run)
                 job.start()
             try:
@@ -166,6 +165,9 @@ class JobQueue:
                 with self._changed:
                     job.state = "failed"
                     self._ended(job)
+
+    def _new_run(self, job: Job) -> JobRun:
+        return JobRun(self._home, job.job_id, job.spec, self._probes, self._root)
 
     def _next(self) -> Job | None:
         return next((job for job in self._jobs.values() if job.state == "queued"), None)
@@ -200,10 +202,12 @@ class JobQueue:
             state=state,
             started_utc=job.started_utc,
             finished_utc=log.utc_now(),
-            device=read_device(),
+            device=read_device(self._root),
             measurements=run.measurements(),
             failures=run.failures() + extra,
             files=run.files(),
+            before=run.before(),
+            after=read_state(self._root),
         )
         job.finish(result)
         self._ended(job)
@@ -225,6 +229,12 @@ class JobQueue:
             raise Refusal(NOT_FINISHED, f"job {job_id} is {job.state}; follow it to its end or cancel it")
         return job
 
+    def _check_size(self, spec: JobSpec) -> None:
+        try:
+            check_size(spec)
+        except ProtocolError as error:
+            raise Refusal(INVALID_PARAMS, str(error)) from error
+
     def _check_blobs(self, spec: JobSpec, token: str) -> None:
         missing = self._blobs.missing(_blobs_of(spec), token)
         if missing:
@@ -233,16 +243,6 @@ class JobQueue:
 
 def _blobs_of(spec: JobSpec) -> list[str]:
     return [*(model.sha256 for model in spec.models), spec.data.inputs_sha256, spec.data.labels_sha256]
-
-
-def _check_size(spec: JobSpec) -> None:
-    blocks = len(spec.models) * (spec.measure.processes + _BLOCKS_A_FAILURE)
-    if blocks > _MOST_BLOCKS:
-        shown = f"{len(spec.models)} models in {spec.measure.processes} processes each"
-        raise Refusal(
-            INVALID_PARAMS,
-            f"job has {shown}; at most {_MOST_BLOCKS} = models * (processes + {_BLOCKS_A_FAILURE}) fit into one result",
-        )
 
 
 def _failures(spec: JobSpec, run: JobRun, error: Exception, home: Path) -> tuple[Failure, ...]:

@@ -31,6 +31,7 @@ from device_agent.protocol import (
     to_json,
 )
 from device_agent.sensors import read_device
+from device_agent.settings import Settings
 
 
 class Connection:
@@ -138,22 +139,22 @@ def _error(request_id: object, code: int, message: str) -> bytes:
     return encode({"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message[:10000]}})
 
 
-def read_hello(home: Path, probes: Probes) -> Hello:
+def read_hello(home: Path, probes: Probes, root: Path) -> Hello:
     """Return the agent's first words; the first time this starts each runtime once."""
-    return Hello(PROTOCOL_VERSION, __version__, str(home), free_bytes(home), read_device(), probes.all())
+    return Hello(PROTOCOL_VERSION, __version__, str(home), free_bytes(home), read_device(root), probes.all())
 
 
-def serve(home: Path, listener: socket.socket, ending: int, probes: Probes, quota_mib: int) -> None:
+def serve(home: Path, listener: socket.socket, ending: int, settings: Settings) -> None:
     """Answer hosts and run jobs until the file descriptor ``ending`` becomes readable."""
-    leases, blobs = Leases(), BlobStore(home, quota_mib << 20)
-    queue = JobQueue(home, blobs, probes, leases)
+    probes, leases, blobs = Probes(settings.pythons), Leases(), BlobStore(home, settings.quota_mib << 20)
+    queue = JobQueue(home, blobs, probes, leases, settings.root)
     queue.load()
     threading.Thread(target=queue.run_forever, name="runner", daemon=True).start()
     methods = Methods(home, blobs, queue, leases)
     while ending not in select.select([listener.fileno(), ending], [], [])[0]:
         connected = _accept(listener)
         if connected:
-            connection = Connection(connected, methods, lambda: read_hello(home, probes))
+            connection = Connection(connected, methods, lambda: read_hello(home, probes, settings.root))
             threading.Thread(target=connection.serve, name="connection", daemon=True).start()
 
 
