@@ -11,8 +11,8 @@ from types import TracebackType
 class Doorbell:
     """Wakes the one thread that sleeps at it; a ring that nobody sleeps through ends the next sleep.
 
-    It sleeps in poll(2), whose time-out goes by the monotonic clock. Before Python 3.11 that of ``Condition.wait`` goes
-    by the wall clock, and the sleep would become longer when that is set back.
+    It sleeps in poll(2), whose time-out goes by the monotonic clock. That of ``Condition.wait`` goes by the wall clock
+    before Python 3.11 (its "What's New", threading), so that setting the clock back would make the sleep longer.
     """
 
     def __init__(self) -> None:

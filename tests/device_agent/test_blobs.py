@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent import protocol
+from device_agent import blobs, protocol
 
 
 def missing(host, *sha256):
@@ -141,3 +141,15 @@ def test_a_part_that_nobody_has_touched_for_a_day_goes_with_the_next_commit(smal
     small_store.push(b"something else")
     left = {path.name for path in (small_store.home / "blobs").glob(".part-*")}
     assert left == {f".part-{parts[23]}"}
+
+
+def test_what_was_asked_about_under_the_lease_stays_as_long_as_the_lease(tmp_path, monkeypatch):
+    monkeypatch.setattr(blobs, "_ASKED_FOR_S", 0.0)
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / ("a" * 64)).write_bytes(b"content")
+    store = blobs.BlobStore(tmp_path, quota_bytes=1)
+    assert store.missing(["a" * 64], "a lease") == []
+    store.make_room(set(), "a lease")
+    assert store.missing(["a" * 64], "a lease") == []
+    store.make_room(set(), "the next lease")
+    assert store.missing(["a" * 64], "the next lease") == ["a" * 64]

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -37,11 +38,14 @@ def threads(agent) -> int:
     return len(list(Path(f"/proc/{agent.process.pid}/task").iterdir()))
 
 
+def is_sleeping_in_poll(task: Path) -> bool:
+    poll_or_ppoll = ("7 ", "271 ", "73 ")  # x86-64 has the first two, arm64 the last
+    return (task / "syscall").read_text().startswith(poll_or_ppoll)
+
+
 def sleeping_in_poll(agent) -> int:
     """Return how many hosts are in the queue: nothing else in the agent sleeps in poll while no job runs."""
-    poll_or_ppoll = ("7 ", "271 ", "73 ")  # x86-64 has the first two, arm64 the last
-    tasks = Path(f"/proc/{agent.process.pid}/task").iterdir()
-    return sum((task / "syscall").read_text().startswith(poll_or_ppoll) for task in tasks)
+    return sum(map(is_sleeping_in_poll, Path(f"/proc/{agent.process.pid}/task").iterdir()))
 
 
 def wait_for_queue(agent, waiters: int) -> None:
@@ -126,6 +130,31 @@ def test_a_waiter_that_has_left_is_skipped_and_keeps_no_thread(agent, host, leav
     host.call("lease.release", token=token)
     assert next_one.answer(number)["token"]
     assert lease_of(host)["holder"] == "next"
+
+
+def test_a_lease_that_falls_free_while_its_next_waiter_leaves_goes_to_the_one_after(agent, host):
+    token = host.lease()
+    leaving, next_one = agent.host(), agent.host()
+    ask_for(leaving, "leaving")
+    wait_for_queue(agent, 1)
+    number = ask_for(next_one, "next")
+    wait_for_queue(agent, 2)
+    agent.process.send_signal(signal.SIGSTOP)
+    host.ask("lease.release", token=token)
+    leaving.socket.shutdown(socket.SHUT_WR)
+    agent.process.send_signal(signal.SIGCONT)
+    assert next_one.answer(number)["token"]
+
+
+def test_a_lease_whose_answer_reaches_nobody_is_given_back(agent, host):
+    leaving, before = agent.host(), threads(agent)
+    # Stopped, so that the host is gone for certain before its request is read.
+    agent.process.send_signal(signal.SIGSTOP)
+    leaving.ask("lease.acquire", holder="gone", ttl_s=60)
+    leaving.close()
+    agent.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: threads(agent) == before - 1, 10)
+    assert lease_of(host) is None
 
 
 def test_a_lease_with_a_waiter_costs_no_processor_time(agent, host):
@@ -258,6 +287,7 @@ def test_a_pause_between_children_ends_when_they_are_stopped():
 
     thread = threading.Thread(target=pause)
     thread.start()
+    wait_for(lambda: is_sleeping_in_poll(Path(f"/proc/self/task/{thread.native_id}")), 10)
     children.stop()
     begin = time.monotonic()
     thread.join(10)

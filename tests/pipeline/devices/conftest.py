@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 import pytest
 from boards import attach, device_on
@@ -74,7 +75,9 @@ def agent_home(tmp_path):
     folder = tmp_path / "agent"
     yield folder
     for process in processes_with(str(folder)):
-        os.kill(process, signal.SIGKILL)
+        # An attach ends by itself as soon as its daemon does.
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from agents import HELLO, hello_line, stop_agent, write_agent, write_peer
 from ssh_server import SSHD, fingerprint
 
 from device_agent import __version__
+from device_agent.protocol import PROTOCOL_VERSION
 
 EDGEPRESS = str(Path(sys.executable).with_name("edgepress"))
 
@@ -130,7 +131,7 @@ def test_check_prints_what_the_agent_says_of_itself(folder, tmp_path, home_of_ag
     assert code == 0
     said = dict(row for row in rows(output) if len(row) == 2)
     assert said["here"] == "is up"
-    assert said["agent"] == f"{__version__}, protocol 1"
+    assert said["agent"] == f"{__version__}, protocol {PROTOCOL_VERSION}"
     assert said["runtime null"] == "1"
     assert said["runtime litert"] == "cannot be used: /bin/false: ended with 1"
     assert said["free space"].endswith(f" MiB in {home_of_agent}")
@@ -143,7 +144,7 @@ def peer(folder: Path, tmp_path: Path, hello: str) -> None:
 def test_check_of_an_agent_of_another_version_says_what_mends_it(folder, tmp_path):
     peer(folder, tmp_path, hello_line(protocol=7))
     remedy = "install this edgepress's agent there (docs/devices.md) and end the old one"
-    expected = f"edgepress: agent on peer speaks protocol 7, this host needs 1; {remedy}\n"
+    expected = f"edgepress: agent on peer speaks protocol 7, this host needs {PROTOCOL_VERSION}; {remedy}\n"
     assert device("check", "peer") == (1, "", expected)
 
 
