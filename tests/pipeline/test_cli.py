@@ -18,7 +18,7 @@ def test_a_bad_experiment_is_exit_code_2_with_every_mistake_on_a_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr == (
         'edgepress: e.yaml:2: task is "mnist"; expected one of fashion_mnist\n'
-        'e.yaml:4: threads is "none"; expected an integer from 1 to 256\n'
+        'e.yaml:4: threads is "none"; expected an integer from 1 to 256, or a list of such\n'
     )
 
 

@@ -5,6 +5,7 @@ from boards import AGENT
 from click.testing import CliRunner
 from ssh_server import fingerprint
 
+from device_agent.protocol import PROTOCOL_VERSION
 from pipeline.cli_device import device
 from pipeline.devices.inventory import find_device
 from pipeline.errors import DeviceUnreachable, HostKeyRefused, UsageError
@@ -36,7 +37,7 @@ def test_a_board_is_trusted_checked_and_removed(sshd, keys):
     assert run("trust", "pi4").output == "pi4 was trusted already\n"
     checked = run("check", "pi4")
     assert checked.exit_code == 0
-    for word in ("board", "protocol 1", "runtime null", "free space", "MiB in"):
+    for word in ("board", f"protocol {PROTOCOL_VERSION}", "runtime null", "free space", "MiB in"):
         assert word in checked.output
     assert run("remove", "pi4").output.startswith("removed ")
     assert isinstance(run("check", "pi4").exception, UsageError)
