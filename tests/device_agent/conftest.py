@@ -59,7 +59,8 @@ class Host:
 
     def read(self) -> dict:
         line = self.stream.readline()
-        assert line, "the agent has closed the connection"
+        if not line.endswith(b"\n"):
+            raise ConnectionError(f"the connection has ended after {line!r}")
         return decode(line)
 
     def send(self, line: bytes) -> dict:
@@ -79,8 +80,12 @@ class Host:
             raise RpcError(answer["error"]["code"], answer["error"]["message"])
         return answer["result"]
 
+    def submission(self, spec: JobSpec) -> dict:
+        """Return the parameters of ``job.submit``: the one place that knows what it needs."""
+        return {"spec": to_json(spec)}
+
     def submit(self, spec: JobSpec) -> str:
-        return self.call("job.submit", spec=to_json(spec))["job_id"]
+        return self.call("job.submit", **self.submission(spec))["job_id"]
 
     def events(self, job_id: str, after: int = 0):
         """Yield the events, at last the state."""
@@ -110,6 +115,7 @@ class Agent:
     process: subprocess.Popen | None = None
     hosts: list[Host] = field(default_factory=list)
     environment: dict[str, str] | None = None
+    cwd: Path | None = None
 
     def start(self) -> Agent:
         self.home.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +129,7 @@ class Agent:
                 stdout=log,
                 stderr=log,
                 env=self.environment,
+                cwd=self.cwd,
             )
         os.close(signalled)
         with os.fdopen(ready) as stream:
@@ -140,7 +147,7 @@ class Agent:
     def host(self) -> Host:
         try:
             self.hosts.append(Host(self.connect()))
-        except (AssertionError, OSError) as error:
+        except OSError as error:
             raise AssertionError(f"no hello; the daemon ended with {self.process.poll()}:\n{self.log()}") from error
         return self.hosts[-1]
 
