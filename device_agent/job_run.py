@@ -47,10 +47,9 @@ class JobRun:
         for done, block in enumerate(order, start=1):
             if self.failure_of(block.model):
                 continue
-            kept = self._kept(block)
-            self._outcomes[block] = kept or self._run_block(block)
-            if not kept:
-                report(block.stage, self._spec.models[block.model].name, done, len(order))
+            self._outcomes[block] = self._kept(block) or self._run_block(block)
+            # Of a kept block too: the daemon may have been killed between its result and its event.
+            report(block.stage, self._spec.models[block.model].name, done, len(order))
 
     def stop(self) -> None:
         """Kill the block that runs; ``run`` then raises ``Stopped``."""
