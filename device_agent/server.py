@@ -38,6 +38,11 @@ from device_agent.protocol import (
 )
 from device_agent.sensors import read_device
 
+# Else the error that carries it back might be too long to be sent.
+_LONGEST_ID = 1000
+# Each missing one takes about 200 bytes of the answer.
+_MOST_HASHES = 5000
+
 Message = dict[str, Any]
 Notify = Callable[[str, Message], None]
 
@@ -58,6 +63,7 @@ class BlobMissing:
     sha256: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        check_range("number of hashes", len(self.sha256), 0, _MOST_HASHES)
         for sha256 in self.sha256:
             check_sha256("sha256", sha256)
 
@@ -234,6 +240,8 @@ def _request(line: bytes | None) -> Message:
         raise Refusal(INVALID_REQUEST, "method is missing or no string")
     if not isinstance(request.get("id"), (str, int)):
         raise Refusal(INVALID_REQUEST, "id is missing or neither string nor integer")
+    if isinstance(request["id"], str) and len(request["id"]) > _LONGEST_ID:
+        raise Refusal(INVALID_REQUEST, f"id has {len(request['id'])} characters; at most {_LONGEST_ID} are allowed")
     return request
 
 
