@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,15 @@ def failing_as(kind: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and is_disk_full(error):
             raise BlockFailed("disk", str(error)) from error
+        if _is_out_of_memory(error):
+            raise MemoryError from error
         raise BlockFailed(kind, str(error) or type(error).__name__) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """LiteRT 2.3 raises a RuntimeError without a word when the kernel refuses it memory, as it does at a limit."""
+    is_limited = resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+    return is_limited and type(error) is RuntimeError and not str(error)
 
 
 @dataclass(frozen=True)
