@@ -137,6 +137,10 @@ def _failure_from(ended: Exit, request: Request) -> Failure:
     if ended.returncode == EXIT_DISK_FULL:
         return Failure(name, "disk", f"no space left for {request.home}", ended.tail)
     died_of = _signal_name(ended.returncode)
+    if limits.cpu_s and died_of == "SIGXCPU":
+        return Failure(
+            name, "timeout", f"{request.block.stage} took more than {limits.cpu_s} s of CPU time", ended.tail
+        )
     if limits.memory_mib and (died_of == "SIGKILL" or "bad_alloc" in ended.tail):
         return Failure(name, "memory", f"more memory was needed than the limit of {limits.memory_mib} MiB", ended.tail)
     if died_of == "SIGKILL":
