@@ -20,8 +20,26 @@ MOST_GROWTH_KIB = 4096
 STRINGS = st.sampled_from(
     [
         *("", ".", "..", "../../victim", "../home/../victim", "/etc/passwd", "victim\0", "~/victim", "$HOME", "`id`"),
-        *(f"{ABSENT_SHA256}/../victim", f"{ABSENT_SHA256}\n", f"../{ABSENT_JOB}", f"{ABSENT_JOB}\n", "é" * 16, "\ud800"),
-        *("\uff10" * 16, "\u0660" * 64, "\x1b[2J", "%s%n", "x" * 300, "__class__", "__import__", "null", "litert", "top1"),
+        *(
+            f"{ABSENT_SHA256}/../victim",
+            f"{ABSENT_SHA256}\n",
+            f"../{ABSENT_JOB}",
+            f"{ABSENT_JOB}\n",
+            "é" * 16,
+            "\ud800",
+        ),
+        *(
+            "\uff10" * 16,
+            "\u0660" * 64,
+            "\x1b[2J",
+            "%s%n",
+            "x" * 300,
+            "__class__",
+            "__import__",
+            "null",
+            "litert",
+            "top1",
+        ),
     ]
 )
 NUMBERS = st.sampled_from(
@@ -95,7 +113,10 @@ def long_lines() -> list[bytes]:
     lines = []
     for size, fill in itertools.product((-1, 0, 1, MAX_MESSAGE_BYTES), (b"x", b" ", b"1", b"[", b'"', b"\xff", b"{")):
         lines.append(fill * (MAX_MESSAGE_BYTES + size - 1) + b"\n")
-        for begin, end in ((b'{"jsonrpc":"2.0","id":"', b'","method":"no"}\n'), (b'{"jsonrpc":"2.0","method":"', b'","id":1}\n')):
+        for begin, end in (
+            (b'{"jsonrpc":"2.0","id":"', b'","method":"no"}\n'),
+            (b'{"jsonrpc":"2.0","method":"', b'","id":1}\n'),
+        ):
             lines.append(begin + fill * (MAX_MESSAGE_BYTES + size - len(begin) - len(end)) + end)
     for depth, place in itertools.product(range(900, 1010), (b'"params":%s', b'"params":{"spec":%s}', b'"id":%s')):
         nested = place % (b"[" * depth + b"]" * depth)
