@@ -47,7 +47,7 @@ class JobRun:
         for done, block in enumerate(order, start=1):
             if self.failure_of(block.model):
                 continue
-            self._outcomes[block] = self._kept(block) or self._run_block(block)
+            self._outcomes[block] = self._found_earlier(block) or self._run_block(block)
             # Of a kept block too: the daemon may have been killed between its result and its event.
             report(block.stage, self._spec.models[block.model].name, done, len(order))
 
@@ -93,6 +93,11 @@ class JobRun:
             parity=scored.parity,
             delegation=scored.delegation,
         )
+
+    def _found_earlier(self, block: Block) -> Outcome | None:
+        outcome = self._kept(block)
+        # There may be room by now.
+        return None if isinstance(outcome, Failure) and outcome.kind == "disk" else outcome
 
     def _kept(self, block: Block) -> Outcome | None:
         path = self._result_path(block)
