@@ -20,6 +20,7 @@ import pytest
 
 from device_agent.home import socket_path
 from device_agent.protocol import (
+    UNKNOWN_JOB,
     DataSpec,
     Hello,
     JobResult,
@@ -98,6 +99,13 @@ class Host:
         list(self.events(job_id))
         return from_json(JobResult, self.call("job.result", job_id=job_id))
 
+    def acknowledge(self, job_id: str) -> None:
+        """Let the agent forget a job; an earlier request whose answer was lost may have done that already."""
+        try:
+            self.call("job.acknowledge", job_id=job_id)
+        except RpcError as error:
+            assert error.code == UNKNOWN_JOB
+
     def measure(self, spec: JobSpec) -> JobResult:
         return self.finish(self.submit(spec))
 
@@ -150,6 +158,10 @@ class Agent:
         except OSError as error:
             raise AssertionError(f"no hello; the daemon ended with {self.process.poll()}:\n{self.log()}") from error
         return self.hosts[-1]
+
+    def host_over(self, connected: socket.socket) -> Host:
+        """Return a host that speaks through a connection of its own, such as one that breaks down."""
+        return Host(connected)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         self.process.send_signal(number)

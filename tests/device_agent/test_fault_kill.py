@@ -48,7 +48,7 @@ class Story:
         return {job["job_id"]: job["state"] for job in self.host.call("status")["jobs"]}
 
     def follow(self, job_id: str, stop=lambda event: False) -> None:
-        """Collect events until the job ends or one is reached where to ``stop``; those known already must be the same."""
+        """Collect events until the job ends or comes to where to ``stop``; those known already must be the same."""
         told = self.host.events(job_id)
         for place, event in enumerate(told):
             if not isinstance(event, dict):

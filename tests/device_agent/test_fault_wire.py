@@ -8,10 +8,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 
-from conftest import Host, RpcError
-
-from device_agent import protocol
-from device_agent.protocol import ProtocolError
+from device_agent.protocol import MeasureSpec, ProtocolError
 
 FEWEST_CUTS = 60
 # The shorter ones cut hellos and events, the longer ones let a specification and a result pass now and then.
@@ -32,12 +29,12 @@ class BadLine:
         self._agent = agent
         self._chance = random.Random(seed)
 
-    def host(self) -> Host:
+    def host(self):
         end, ours = socket.socketpair()
         left = {way: self._chance.randint(1, self._chance.choice(most)) for way, most in MOST_BYTES.items()}
         threading.Thread(target=self._relay, args=(ours, self._agent.connect(), left), daemon=True).start()
         try:
-            return Host(end)
+            return self._agent.host_over(end)
         except BaseException:
             end.close()
             raise
@@ -80,7 +77,7 @@ class PatientHost:
     def follow(self, job_id: str) -> tuple[list[dict], str]:
         events = []
 
-        def go_on(host: Host) -> str:
+        def go_on(host) -> str:
             for message in host.events(job_id, after=len(events)):
                 if not isinstance(message, dict):
                     return message
@@ -95,21 +92,13 @@ class PatientHost:
         self._host = None
 
 
-def acknowledged(host: Host, job_id: str) -> None:
-    try:
-        host.call("job.acknowledge", job_id=job_id)
-    except RpcError as error:
-        # The answer to an earlier request may have been lost.
-        assert error.code == protocol.UNKNOWN_JOB
-
-
 def test_a_line_that_is_cut_anywhere_costs_no_job_and_each_event_comes_once(agent):
     line = BadLine(agent, seed=5)
     patient, data, rounds = PatientHost(line), agent.data(), 0
     model = agent.null_model()
     while len(line.cuts) < FEWEST_CUTS:
         rounds += 1
-        measure = protocol.MeasureSpec(processes=2, warmup_s=0, timing_s=0, min_invokes=8, max_invokes=8, seed=rounds)
+        measure = MeasureSpec(processes=2, warmup_s=0, timing_s=0, min_invokes=8, max_invokes=8, seed=rounds)
         spec = agent.spec(model, data=data, measure=measure)
         job_id = patient.do("submitting", lambda host, spec=spec: host.submit(spec))
         # While it runs, and again when all has happened already.
@@ -117,7 +106,7 @@ def test_a_line_that_is_cut_anywhere_costs_no_job_and_each_event_comes_once(agen
             assert_each_event_came_once(*patient.follow(job_id))
         result = patient.do("result", lambda host, job_id=job_id: host.finish(job_id))
         assert [measured.score.value for measured in result.measurements] == [1.0]
-        patient.do("acknowledging", lambda host, job_id=job_id: acknowledged(host, job_id))
+        patient.do("acknowledging", lambda host, job_id=job_id: host.acknowledge(job_id))
     patient.close()
     assert agent.process.poll() is None
     assert "Traceback" not in agent.log()
