@@ -10,8 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 from device_agent import log, server
 from device_agent.errors import AgentError
@@ -75,20 +75,21 @@ def run(home: Path, settings: Settings, ready_fd: int | None) -> None:
 @contextmanager
 def _the_only_daemon(home: Path) -> Iterator[None]:
     # A lock of the kernel: unlike a file with a process id, it ends with the daemon however that ends.
-    with (home / "agent.lock").open("a+b") as lock:
+    with (home / "agent.lock").open("a+b", buffering=0) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             raise AgentError(f"another agent (process {_process_id(lock)}) serves {home} already") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()).encode())
-        lock.flush()
+        # On a full disk the daemon is needed all the same: it is the one that can make room there.
+        with suppress(OSError):
+            lock.truncate(0)
+            lock.write(str(os.getpid()).encode())
         yield
 
 
-def _process_id(lock: BinaryIO) -> str:
-    return lock.read(20).decode("ascii", errors="replace") or "unknown"
+def _process_id(lock: RawIOBase) -> str:
+    return (lock.read(20) or b"").decode("ascii", errors="replace") or "unknown"
 
 
 @contextmanager

@@ -63,8 +63,10 @@ class Job:
         self.write_state("queued")
 
     def add_event(self, stage: str, model: str, done: int, total: int) -> None:
-        """Append an event; "start" and "finish" only once, however often the job was taken up."""
-        if stage in ("start", "finish") and any(event.stage == stage for event in self.events):
+        """Append an event, but for one that was there before the job was taken up again."""
+        # A cool-down may well come twice.
+        told = ((event.stage, event.model, event.done) for event in self.events)
+        if stage != "cooldown" and (stage, model, done) in told:
             return
         event = JobEvent(self.job_id, len(self.events) + 1, stage, model, done, total)
         _append_line(self._folder / "events.jsonl", encode(to_json(event)))

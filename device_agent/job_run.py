@@ -84,7 +84,7 @@ class JobRun:
             return
         model = self._spec.models[block.model].name
         while True:
-            kept = self._kept(block)
+            kept = self._found_earlier(block)
             outcome = kept or self._run_block(block)
             if not _is_disturbed(outcome) or block.attempt >= self._spec.conditions.retries:
                 break
@@ -93,8 +93,8 @@ class JobRun:
                 self._cool_down(block.attempt)
             block = replace(block, attempt=block.attempt + 1)
         self._outcomes[block] = outcome
-        if not kept:
-            report(block.stage, model, self._done, self._planned)
+        # Of a kept block too: the daemon may have been killed between its result and its event.
+        report(block.stage, model, self._done, self._planned)
 
     def _cool_down(self, attempt: int) -> None:
         """Pause longer with each attempt, and for as long as the board is too hot, but no longer than allowed."""
@@ -169,6 +169,11 @@ class JobRun:
             sustained=sustained if isinstance(sustained, Sustained) else None,
         )
 
+    def _found_earlier(self, block: Block) -> Outcome | None:
+        outcome = self._kept(block)
+        # There may be room by now.
+        return None if isinstance(outcome, Failure) and outcome.kind == "disk" else outcome
+
     def _kept(self, block: Block) -> Outcome | None:
         path = self._result_path(block)
         return outcome_from_bytes(path.read_bytes()) if path.is_file() else None
@@ -221,6 +226,10 @@ def _failure_from(ended: Exit, request: Request) -> Failure:
     if ended.returncode == EXIT_DISK_FULL:
         return Failure(name, "disk", f"no space left for {request.home}", ended.tail)
     died_of = _signal_name(ended.returncode)
+    if limits.cpu_s and died_of == "SIGXCPU":
+        return Failure(
+            name, "timeout", f"{request.block.stage} took more than {limits.cpu_s} s of CPU time", ended.tail
+        )
     if limits.memory_mib and (died_of == "SIGKILL" or "bad_alloc" in ended.tail):
         return Failure(name, "memory", f"more memory was needed than the limit of {limits.memory_mib} MiB", ended.tail)
     if died_of == "SIGKILL":

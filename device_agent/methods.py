@@ -25,6 +25,9 @@ from device_agent.protocol import (
     to_json,
 )
 
+# Each missing one takes about 200 bytes of the answer.
+_MOST_HASHES = 5000
+
 Message = dict[str, Any]
 
 
@@ -76,6 +79,7 @@ class BlobMissing:
     token: str = ""
 
     def __post_init__(self) -> None:
+        check_range("number of hashes", len(self.sha256), 0, _MOST_HASHES)
         for sha256 in self.sha256:
             check_sha256("sha256", sha256)
 

@@ -33,6 +33,9 @@ from device_agent.protocol import (
 from device_agent.sensors import read_device
 from device_agent.settings import Settings
 
+# Else the error that carries it back might be too long to be sent.
+_LONGEST_ID = 1000
+
 
 class Connection:
     """One host: reads a request, answers it, reads the next."""
@@ -132,6 +135,8 @@ def _request(line: bytes | None) -> Message:
         raise Refusal(INVALID_REQUEST, "method is missing or no string")
     if not isinstance(request.get("id"), (str, int)):
         raise Refusal(INVALID_REQUEST, "id is missing or neither string nor integer")
+    if isinstance(request["id"], str) and len(request["id"]) > _LONGEST_ID:
+        raise Refusal(INVALID_REQUEST, f"id has {len(request['id'])} characters; at most {_LONGEST_ID} are allowed")
     return request
 
 

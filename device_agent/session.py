@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,15 @@ def failing_as(kind: str) -> Iterator[None]:
             raise BlockFailed("disk", str(error)) from error
         if isinstance(error, runtimes.DelegateUnavailable):
             kind = "delegate"
+        if _is_out_of_memory(error):
+            raise MemoryError from error
         raise BlockFailed(kind, str(error) or type(error).__name__) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """LiteRT 2.3 raises a RuntimeError without a word when the kernel refuses it memory, as it does at a limit."""
+    is_limited = resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+    return is_limited and type(error) is RuntimeError and not str(error)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from device_agent.blocks import Outcome, Request, outcome_to_bytes
 from device_agent.home import is_disk_full, write_file
-from device_agent.protocol import Failure, from_json
+from device_agent.protocol import Failure, LimitSpec, from_json
 
 # What the daemon reads when not even the failure could be written (EX_IOERR of sysexits.h).
 EXIT_DISK_FULL = 74
@@ -39,7 +39,7 @@ def main() -> int:
     request_path, result_path = sys.argv[1:]
     request = from_json(Request, json.loads(Path(request_path).read_bytes()))
     _die_with_the_daemon(request.daemon_pid)
-    _limit(request.spec.limits.memory_mib)
+    _limit(request.spec.limits)
     try:
         write_file(Path(result_path), outcome_to_bytes(_outcome(request)))
     except OSError as error:
@@ -55,11 +55,14 @@ def _die_with_the_daemon(daemon_pid: int) -> None:
         sys.exit("the daemon is gone")
 
 
-def _limit(memory_mib: int) -> None:
+def _limit(limits: LimitSpec) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory_mib:
+    if limits.memory_mib:
         # Not RLIMIT_AS: mapped libraries and data would count, which the kernel can take back at any time.
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_mib << 20, memory_mib << 20))
+        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_mib << 20, limits.memory_mib << 20))
+    if limits.cpu_s:
+        # Above the soft limit comes SIGXCPU, which says more than the SIGKILL above the hard one.
+        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 1))
 
 
 def _outcome(request: Request) -> Outcome:

@@ -20,6 +20,7 @@ import pytest
 
 from device_agent.home import socket_path
 from device_agent.protocol import (
+    UNKNOWN_JOB,
     ConditionSpec,
     DataSpec,
     Hello,
@@ -61,7 +62,8 @@ class Host:
 
     def read(self) -> dict:
         line = self.stream.readline()
-        assert line, "the agent has closed the connection"
+        if not line.endswith(b"\n"):
+            raise ConnectionError(f"the connection has ended after {line!r}")
         return decode(line)
 
     def send(self, line: bytes) -> dict:
@@ -88,10 +90,12 @@ class Host:
         self.token = self.call("lease.acquire", holder=holder, ttl_s=ttl_s, wait=wait)["token"]
         return self.token
 
+    def submission(self, spec: JobSpec) -> dict:
+        """Return the parameters of ``job.submit``, under a lease that is taken with the first one."""
+        return {"spec": to_json(spec), "token": self.token or self.lease()}
+
     def submit(self, spec: JobSpec) -> str:
-        """Hand in a job, under a lease that is taken with the first one."""
-        token = self.token or self.lease()
-        return self.call("job.submit", spec=to_json(spec), token=token)["job_id"]
+        return self.call("job.submit", **self.submission(spec))["job_id"]
 
     def events(self, job_id: str, after: int = 0):
         """Yield the events, at last the state."""
@@ -103,6 +107,13 @@ class Host:
     def finish(self, job_id: str) -> JobResult:
         list(self.events(job_id))
         return from_json(JobResult, self.call("job.result", job_id=job_id))
+
+    def acknowledge(self, job_id: str) -> None:
+        """Let the agent forget a job; an earlier request whose answer was lost may have done that already."""
+        try:
+            self.call("job.acknowledge", job_id=job_id)
+        except RpcError as error:
+            assert error.code == UNKNOWN_JOB
 
     def measure(self, spec: JobSpec) -> JobResult:
         return self.finish(self.submit(spec))
@@ -122,6 +133,7 @@ class Agent:
     hosts: list[Host] = field(default_factory=list)
     environment: dict[str, str] | None = None
     options: tuple[str, ...] = ()
+    cwd: Path | None = None
 
     def start(self) -> Agent:
         self.home.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +148,7 @@ class Agent:
                 stdout=log,
                 stderr=log,
                 env=self.environment,
+                cwd=self.cwd,
             )
         os.close(signalled)
         with os.fdopen(ready) as stream:
@@ -153,9 +166,13 @@ class Agent:
     def host(self) -> Host:
         try:
             self.hosts.append(Host(self.connect()))
-        except (AssertionError, OSError) as error:
+        except OSError as error:
             raise AssertionError(f"no hello; the daemon ended with {self.process.poll()}:\n{self.log()}") from error
         return self.hosts[-1]
+
+    def host_over(self, connected: socket.socket) -> Host:
+        """Return a host that speaks through a connection of its own, such as one that breaks down."""
+        return Host(connected)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         self.process.send_signal(number)

@@ -45,14 +45,11 @@ def test_the_same_specification_is_the_same_job_until_it_is_acknowledged(agent, 
     job_id = host.submit(spec)
     assert host.submit(spec) == job_id
     first = host.finish(job_id)
-    assert host.call("job.submit", spec=protocol.to_json(spec), token=host.token) == {"job_id": job_id, "state": "done"}
+    assert host.call("job.submit", **host.submission(spec)) == {"job_id": job_id, "state": "done"}
     assert host.finish(job_id) == first
     assert host.call("job.acknowledge", job_id=job_id) == {}
     assert not (agent.home / "jobs" / job_id).exists()
-    assert host.call("job.submit", spec=protocol.to_json(spec), token=host.token) == {
-        "job_id": job_id,
-        "state": "queued",
-    }
+    assert host.call("job.submit", **host.submission(spec)) == {"job_id": job_id, "state": "queued"}
     assert host.finish(job_id).state == "done"
 
 

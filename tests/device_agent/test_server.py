@@ -83,10 +83,10 @@ def test_parameters_of_another_form_are_refused_by_name(shared_host, rpc_error, 
 
 
 def test_a_number_too_large_for_a_float_is_refused(agent, host, rpc_error):
-    spec = protocol.to_json(agent.spec(agent.null_model()))
-    spec["limits"]["wall_s"] = 10**4000
+    submission = host.submission(agent.spec(agent.null_model()))
+    submission["spec"]["limits"]["wall_s"] = 10**4000
     with rpc_error(protocol.INVALID_PARAMS, "wall_s is 1000.*expected float"):
-        host.call("job.submit", spec=spec)
+        host.call("job.submit", **submission)
 
 
 @pytest.mark.parametrize("method", ["job.result", "job.follow", "job.acknowledge", "job.cancel"])
@@ -103,10 +103,10 @@ def test_a_job_with_a_blob_that_was_not_sent_is_refused(agent, host, rpc_error):
 
 def test_a_job_whose_result_would_not_fit_is_refused(agent, host, rpc_error):
     spec = agent.spec(agent.null_model(), measure=protocol.MeasureSpec(processes=1000))
-    host.submit(spec)
+    assert host.call("job.submit", **host.submission(spec))["state"] == "queued"
     model = agent.null_model()
     models = [protocol.ModelSpec(f"m{number}", model.sha256, "null") for number in range(3)]
-    with rpc_error(protocol.INVALID_PARAMS, "3 models in 1000 processes each; at most 2000"):
+    with rpc_error(protocol.INVALID_PARAMS, "3 models in 1000 processes each, sustained for 0 s; at most 1200"):
         host.submit(agent.spec(*models, measure=protocol.MeasureSpec(processes=1000)))
 
 
