@@ -82,11 +82,11 @@ class JobRun:
         self._done += 1
         if self.failure_of(block.model):
             return
-        model = self._spec.models[block.model].name
+        model, retries = self._spec.models[block.model].name, self._retries(block.model)
         while True:
             kept = self._found_earlier(block)
             outcome = kept or self._run_block(block)
-            if not _is_disturbed(outcome) or block.attempt >= self._spec.conditions.retries:
+            if not _is_disturbed(outcome) or block.attempt >= retries:
                 break
             if not kept:
                 report("cooldown", model, self._done - 1, self._planned)
@@ -95,6 +95,12 @@ class JobRun:
         self._outcomes[block] = outcome
         # Of a kept block too: the daemon may have been killed between its result and its event.
         report(block.stage, model, self._done, self._planned)
+
+    def _retries(self, model: int) -> int:
+        """Return how often a disturbed block is taken again: no more once one of its model was given up, since the
+        model's numbers cannot be used any more."""
+        given_up = any(block.conditions.disturbances for block in self._blocks(model))
+        return 0 if given_up else self._spec.conditions.retries
 
     def _cool_down(self, attempt: int) -> None:
         """Pause longer with each attempt, and for as long as the board is too hot, but no longer than allowed."""

@@ -44,6 +44,18 @@ def test_a_failed_baseline_leaves_the_others_without_parity(agent, host):
     assert [(measurement.model, measurement.parity) for measurement in result.measurements] == [("other", ())]
 
 
+def test_once_a_block_was_given_up_its_models_others_are_not_taken_again(agent, tmp_path):
+    (tmp_path / "root/sys/class/thermal/thermal_zone0").mkdir(parents=True)
+    (tmp_path / "root/sys/class/thermal/thermal_zone0/temp").write_text("99000")
+    agent.kill()
+    agent.options = (f"--root={tmp_path / 'root'}",)
+    host = agent.start().host()
+    hot = ConditionSpec(max_temperature_c=80, retries=2, cooldown_s=0.01)
+    [measurement] = host.measure(agent.spec(agent.null_model(), measure=QUICK, conditions=hot)).measurements
+    assert [block.attempt for block in measurement.blocks] == [2, 0]
+    assert all(block.conditions.disturbances for block in measurement.blocks)
+
+
 @pytest.fixture
 def busy_machine():
     """Others keep every core busy."""

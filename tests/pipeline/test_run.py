@@ -46,6 +46,39 @@ def test_five_variants_are_built_measured_and_reported_and_then_come_from_the_ca
     assert all(variant["reused"] for variant in bench.record()["variants"])
 
 
+def test_what_is_asked_of_a_measurement_is_in_its_report(bench):
+    measure = "{processes: 2, warmup_s: 0.05, timing_s: 0.05, profile: true, sustained: 1s, precision: 90%}"
+    variants = "  float32: []\n  int8:\n    - quantization: {mode: int8}\n"
+    path = bench.experiment(variants=variants, measure=measure, threads="[1, 2]", delegate="none")
+    done = bench.edgepress("run", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = bench.record()
+    by_name = {variant["name"]: variant for variant in record["variants"]}
+    assert list(by_name) == ["float32.t1", "float32.t2", "int8.t1", "int8.t2"]
+    assert record["baseline"] == "float32.t1"
+    assert [variant["measurement"]["threads"] for variant in record["variants"]] == [1, 2, 1, 2]
+    int8 = by_name["int8.t1"]
+    assert int8["comparison"]["baseline"] == "float32.t1"
+    assert int8["comparison"]["p_value"] <= 1
+    assert int8["measurement"]["delegation"]["delegated"] == 0
+    assert int8["measurement"]["parity"][0]["snr_db"] > 10
+    assert by_name["float32.t2"]["measurement"]["parity"][0]["largest_difference"] < 1e-5
+    assert [minute["minute"] for minute in int8["measurement"]["sustained"]["minutes"]] == [1]
+    # Of so tiny a model the runtime's clock may be too coarse, and then the report says so.
+    assert bool(int8["operators"]) != bool(int8["measurement"]["profile"]["problem"])
+    assert record["before"]["utc"] < record["after"]["utc"]
+    assert "timed in 2 fresh processes only" in done.stdout
+
+
+def test_a_batch_that_the_graph_does_not_take_fails_with_the_reason(bench):
+    measure = "{processes: 1, warmup_s: 0, timing_s: 0, batch: 4}"
+    done = bench.edgepress("run", bench.experiment(measure=measure), "--quiet")
+    assert done.returncode == 1
+    [variant] = bench.record()["variants"]
+    assert variant["failure"]["kind"] == "load"
+    assert "batch" in variant["failure"]["message"]
+
+
 @pytest.mark.parametrize("model", ["keras2.h5", "saved_model", "ready.tflite"])
 def test_every_format_goes_from_init_to_report(bench, model):
     data = bench.models / "data.npz"
