@@ -21,7 +21,7 @@ from pipeline.devices.inventory import Device
 from pipeline.devices.transport import open_transport
 
 MEASURE = MeasureSpec(processes=12, warmup_s=0, timing_s=0, min_invokes=8, max_invokes=8)
-FEWEST_KILLS = 10
+FEWEST_KILLS = 8
 
 
 class Killer:
@@ -43,7 +43,7 @@ class Killer:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._chance.uniform(0.05, 0.5)):
+        while not self._stopped.wait(self._chance.uniform(0.02, 0.3)):
             for pid in processes_with(self._words):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
