@@ -51,13 +51,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Request:
-    """All that a child needs to know."""
+    """All that a child needs to know; ``started_s`` is the monotonic clock, which all processes share, at its start."""
 
     home: str
     job_id: str
     spec: JobSpec
     block: Block
     daemon_pid: int
+    started_s: float
     root: str = "/"
 
     @property

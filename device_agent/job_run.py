@@ -203,7 +203,9 @@ class JobRun:
         return Failure(model.name, "runtime", f"{model.runtime} cannot be used: {problem}") if problem else None
 
     def _run_child(self, block: Block) -> Outcome:
-        request = Request(str(self._home), self._job_id, self._spec, block, os.getpid(), str(self._root))
+        request = Request(
+            str(self._home), self._job_id, self._spec, block, os.getpid(), time.monotonic(), str(self._root)
+        )
         request_path = self._folder / "blocks" / f"{block.name}.request.json"
         write_file(request_path, json.dumps(to_json(request)).encode())
         python = self._probes.python(self._spec.models[block.model].runtime)

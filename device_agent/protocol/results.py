@@ -59,7 +59,8 @@ class MemorySplit:
 class TimingBlock:
     """What one fresh process measured. The raw ``invoke_ns`` (int64 [invokes]) are in the job's file ``file_name``.
 
-    ``attempt`` counts from 0, above that when earlier ones were disturbed; ``elapsed_s`` is the block's wall time.
+    ``attempt`` counts from 0, above that when earlier ones were disturbed; ``elapsed_s`` is the block's wall time, the
+    start of its process included.
     """
 
     process: int

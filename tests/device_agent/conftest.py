@@ -91,8 +91,10 @@ class Host:
         return self.token
 
     def submission(self, spec: JobSpec) -> dict:
-        """Return the parameters of ``job.submit``, under a lease that is taken with the first one."""
-        return {"spec": to_json(spec), "token": self.token or self.lease()}
+        """Return the parameters of ``job.submit``, under a lease that is taken with the first one that is new here."""
+        if not self.token and self.call("job.find", spec=to_json(spec))["state"] == "unknown":
+            self.lease()
+        return {"spec": to_json(spec), "token": self.token}
 
     def submit(self, spec: JobSpec) -> str:
         return self.call("job.submit", **self.submission(spec))["job_id"]

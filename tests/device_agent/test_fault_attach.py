@@ -78,6 +78,7 @@ def test_a_client_whose_attach_is_killed_again_and_again_gets_each_event_once(cl
     inputs, labels = array_blob(tmp_path, np.eye(4, dtype=np.float32)), array_blob(tmp_path, np.arange(4))
     data = DataSpec(inputs.sha256, labels.sha256, 4)
     spec = JobSpec("a test", (ModelSpec("m", model.sha256, "null"),), data, "top1", MEASURE, LimitSpec(wall_s=60))
+    client.acquire("a test")
     client.push([model, inputs, labels], quiet)
     job_id, events = client.submit(spec), []
     with Killer(tmp_path / "home", seed=3) as killer:

@@ -40,7 +40,7 @@ def request_for(tmp_path):
         model = ModelSpec("model", store(content), runtime, **settings)
         measure = MeasureSpec(warmup_s=0.05, timing_s=0.1)
         spec = JobSpec("a test", (model,), data, "top1", measure)
-        return Request(str(tmp_path), "0" * 16, spec, Block("profile", 0), 1)
+        return Request(str(tmp_path), "0" * 16, spec, Block("profile", 0), 1, 0.0)
 
     return make
 
