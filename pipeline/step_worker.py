@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline import compression
-from pipeline.errors import EdgepressError
+from pipeline.errors import EdgepressError, StepError
 from pipeline.training_data import TrainingData
 
 _PR_SET_PDEATHSIG = 1
@@ -68,10 +68,20 @@ def _rewrite(request: dict[str, Any], channel: TextIO) -> None:
     (step,) = request["steps"]
     technique = compression.technique(step["technique"])
     settings = technique.Settings.model_validate(step["settings"])
+    _write(request, "untreated.json", {"layers": _untreated(technique, model, settings)})
     rewritten = technique.rewrite(
         model, settings, data, lambda fraction, text: _tell(channel, fraction=fraction, text=text)
     )
     rewritten.save(Path(request["folder"]) / "model.keras")
+
+
+def _untreated(technique: Any, model: Any, settings: Any) -> list[dict[str, str]]:
+    """Return the layers that a technique leaves as they are; with ``strict`` they are an error before any training."""
+    found = technique.untreated(model, settings) if hasattr(technique, "untreated") else []
+    if found and settings.strict:
+        named = "; ".join(f"{layer.layer}: {layer.reason}" for layer in found)
+        raise StepError(f"strict is true, and these layers cannot be treated: {named}")
+    return [asdict(layer) for layer in found]
 
 
 def _export(request: dict[str, Any], channel: TextIO) -> None:

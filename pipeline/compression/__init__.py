@@ -6,16 +6,35 @@ A technique has a ``Settings`` section and one or both of
 * ``configure(converter, settings, data) -> None``: sets up the conversion to a flatbuffer.
 
 ``report(fraction, text)`` tells the parent how far it is. Importing a technique loads no TensorFlow.
+
+A technique that rewrites may also have ``untreated(model, settings) -> list[Untreated]``, which names every layer with
+weights that it will leave as it is, before anything is trained; its settings are then ``RewriteSettings``, and with
+``strict`` such a layer is an error.
 """
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from pipeline.yaml_file import Section
+
+
+@dataclass(frozen=True)
+class Untreated:
+    """A layer that a technique leaves as it is, and why."""
+
+    layer: str
+    reason: str
+
+
+class RewriteSettings(Section):
+    """What the settings of every technique that rewrites have in common."""
+
+    strict: bool = False
 
 
 @cache
