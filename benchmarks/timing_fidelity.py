@@ -2,8 +2,9 @@
 
 One side is a real job of one process through a real local agent: daemon, child, Python, ``Interpreter.invoke``. The
 other is ``timing_fidelity_native.c``, compiled here, which drives the wheel's ``libLiteRt.so`` through its C interface
-and shares no code with the agent. The two take turns, process by process, with the same warm-up and length of timing;
-the ratio is that of the medians over processes. Both must give the output that TensorFlow Lite gives on the host.
+and shares no code with the agent. The two take turns, process by process, with the same warm-up and length of timing,
+and are compared pair by pair, as a report compares two variants. Both must give the output that TensorFlow Lite gives on
+the host.
 """
 
 from __future__ import annotations
@@ -21,10 +22,20 @@ from typing import Any
 import numpy as np
 from local_agent import blob_of, done, local_agent, make_models
 
-from device_agent.protocol import ConditionSpec, DataSpec, JobSpec, MeasureSpec, ModelSpec
+from device_agent.protocol import (
+    ConditionSpec,
+    DataSpec,
+    JobSpec,
+    Measurement,
+    MeasureSpec,
+    ModelSpec,
+    Score,
+    TimingBlock,
+)
 from pipeline.agent_client import AgentClient, Blob
 from pipeline.devices.local import default_agent
 from pipeline.export import sha256
+from pipeline.results.comparison import time_ratio
 
 FOLDER = Path(__file__).parent
 MODELS = ("fashion_mnist_float32", "fashion_mnist_int8", "mobilenet_v2_float32")
@@ -135,18 +146,25 @@ def measured(agent: Agent, native: Native, scratch: Path, processes: int) -> dic
 
 
 def report(model: str, pairs_ns: list[tuple[float, float]]) -> bool:
-    """Print the ratio of the medians over processes; return whether it is within the limits."""
+    """Print the mean ratio of the pairs with its 95 % interval; return whether the ratio is within the limits."""
+    agent, native = (_measurement(medians_ns) for medians_ns in zip(*pairs_ns, strict=True))
+    ratio = time_ratio(agent, native)
     agent_ns, native_ns = np.median(pairs_ns, axis=0)
-    low_ns, high_ns = np.min(pairs_ns, axis=0), np.max(pairs_ns, axis=0)
-    spread = np.max((high_ns - low_ns) / np.array([agent_ns, native_ns]))
-    ratio = agent_ns / native_ns
-    within = bool(LIMITS[0] <= ratio <= LIMITS[1])
+    within = LIMITS[0] <= ratio.value <= LIMITS[1]
     print(
-        f"{model}: agent {agent_ns / 1000:.1f} µs, native {native_ns / 1000:.1f} µs, ratio {ratio:.4f}, "
-        f"{'within' if within else 'NOT within'} {LIMITS[0]} to {LIMITS[1]} "
-        f"({len(pairs_ns)} processes each, which differ by up to {spread:.1%})"
+        f"{model}: agent {agent_ns / 1000:.1f} µs, native {native_ns / 1000:.1f} µs, ratio {ratio.value:.4f} "
+        f"({ratio.low:.4f} to {ratio.high:.4f}), {'within' if within else 'NOT within'} {LIMITS[0]} to {LIMITS[1]} "
+        f"({len(pairs_ns)} pairs of processes)"
     )
     return within
+
+
+def _measurement(medians_ns: tuple[float, ...]) -> Measurement:
+    """Return medians as the blocks that a report compares."""
+    blocks = tuple(
+        TimingBlock(process, 0, 0, 0, 0, round(median_ns), 0, "") for process, median_ns in enumerate(medians_ns)
+    )
+    return Measurement("", "litert", "", 1, blocks, Score("top1", 1.0, 1, ""))
 
 
 def _check_output(model: str, output: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> None:
@@ -167,9 +185,9 @@ def _library() -> Path:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, default=9, help="on each side, for each model")
+    parser.add_argument("--processes", type=int, default=15, help="on each side, for each model")
     parser.add_argument("--warmup-s", type=float, default=0.5)
-    parser.add_argument("--timing-s", type=float, default=2.0)
+    parser.add_argument("--timing-s", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
