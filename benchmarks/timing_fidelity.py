@@ -3,8 +3,8 @@
 One side is a real job of one process through a real local agent: daemon, child, Python, ``Interpreter.invoke``. The
 other is ``timing_fidelity_native.c``, compiled here, which drives the wheel's ``libLiteRt.so`` through its C interface
 and shares no code with the agent. The two take turns, process by process, with the same warm-up and length of timing,
-and are compared pair by pair, as a report compares two variants. Both must give the output that TensorFlow Lite gives on
-the host.
+and are compared pair by pair, as a report compares two variants. Both must give the output that TensorFlow Lite gives
+on the host.
 """
 
 from __future__ import annotations

@@ -58,9 +58,10 @@ class _Held:
 class _Waiter:
     """A host in the queue."""
 
-    def __init__(self, holder: str, ttl_s: float, connection: int) -> None:
+    def __init__(self, holder: str, ttl_s: float, token: str, connection: int) -> None:
         self.holder = holder
         self.ttl_s = ttl_s
+        self.token = token
         self.connection = connection
         self.grant: Grant | None = None
         self.bell = Doorbell()
@@ -75,12 +76,13 @@ class Leases:
         self._held: _Held | None = None
         self._queue: deque[_Waiter] = deque()
 
-    def acquire(self, holder: str, ttl_s: float, connection: int | None) -> str:
-        """Return the token of a new lease that lives ``ttl_s`` seconds from its last heartbeat on.
+    def acquire(self, holder: str, ttl_s: float, token: str, connection: int | None) -> str:
+        """Return the token of a lease that lives ``ttl_s`` seconds from its last heartbeat on.
 
         Args:
             holder: who asks, as others are told.
             ttl_s: its time to live.
+            token: the host's own, so that one whose answer was lost can ask again and has the lease; empty: a new one.
             connection: the socket to whose end the lease is waited for, in the order of arrival; None: not at all.
 
         Raises:
@@ -90,10 +92,13 @@ class Leases:
         with self._lock:
             self._settle()
             if self._held is None:
-                return self._give(holder, ttl_s).token
+                return self._give(holder, ttl_s, token).token
+            if token and self._held.grant.token == token and not self._held.released:
+                self._held.beat()
+                return token
             if connection is None:
                 raise Refusal(LEASED, _leased_by(self._held))
-            waiter = _Waiter(holder, ttl_s, connection)
+            waiter = _Waiter(holder, ttl_s, token, connection)
             self._queue.append(waiter)
         return self._wait(waiter).token
 
@@ -185,9 +190,9 @@ class Leases:
             raise Refusal(NOT_LEASED, f"this token holds no lease: {reason}; acquire the lease anew")
         return held
 
-    def _give(self, holder: str, ttl_s: float) -> Grant:
+    def _give(self, holder: str, ttl_s: float, token: str) -> Grant:
         # Not the secrets module: it loads OpenSSL, 4 MB of the 20 that an idle daemon may have.
-        self._held = _Held(Grant(holder, os.urandom(16).hex(), ttl_s, log.utc_now()))
+        self._held = _Held(Grant(holder, token or os.urandom(16).hex(), ttl_s, log.utc_now()))
         return self._held.grant
 
     def _settle(self) -> None:
@@ -197,7 +202,7 @@ class Leases:
         while self._held is None and self._queue:
             waiter = self._queue.popleft()
             if not has_ended(waiter.connection):
-                waiter.grant = self._give(waiter.holder, waiter.ttl_s)
+                waiter.grant = self._give(waiter.holder, waiter.ttl_s, waiter.token)
             waiter.bell.ring()
             self._wake_first()
 

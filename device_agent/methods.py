@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from device_agent.protocol import (
 
 # Each missing one takes about 200 bytes of the answer.
 _MOST_HASHES = 5000
+_TOKEN = re.compile(r"[0-9a-f]{32}")
 
 Message = dict[str, Any]
 
@@ -57,8 +59,11 @@ class LeaseAcquire:
     holder: str
     ttl_s: float
     wait: bool = False
+    token: str = ""
 
     def __post_init__(self) -> None:
+        if self.token and not _TOKEN.fullmatch(self.token):
+            raise ProtocolError(f"token is {shown(self.token)}; expected 32 lower-case hexadecimal digits")
         if not (0 < len(self.holder) <= 200 and self.holder.isprintable()):
             raise ProtocolError(f"holder is {shown(self.holder)}; expected 1 to 200 printable characters")
         check_range("ttl_s", self.ttl_s, 1, 3600)
@@ -182,7 +187,9 @@ class Methods:
         }
 
     def _lease_acquire(self, params: LeaseAcquire, peer: Peer) -> Message:
-        token = self._leases.acquire(params.holder, params.ttl_s, peer.descriptor if params.wait else None)
+        token = self._leases.acquire(
+            params.holder, params.ttl_s, params.token, peer.descriptor if params.wait else None
+        )
         peer.if_unheard(lambda: self._leases.release(token))
         return {"token": token}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -107,7 +108,8 @@ class AgentClient:
         Raises:
             DeviceLeased: if another has the device and it is not waited for.
         """
-        params = {"holder": holder, "ttl_s": LEASE_TTL_S}
+        # Our own token: if the answer is lost with the connection, asking again does not find the device leased to us.
+        params = {"holder": holder, "ttl_s": LEASE_TTL_S, "token": secrets.token_hex(16)}
         try:
             self._token = self._call(GrantedLease, "lease.acquire", params).token
         except DeviceLeased:

@@ -7,8 +7,9 @@ places that ``part_path`` and ``job_file_path`` name.
 Methods (params → result):
 
 * ``status`` {} → ``{"home", "free_bytes", "lease": Lease or null, "jobs": [{"job_id", "name", "state", "holder"}]}``
-* ``lease.acquire`` {"holder", "ttl_s", "wait"} → ``{"token"}``; refused with LEASED while another holds the device,
-  unless ``wait``: then the answer comes when it is free
+* ``lease.acquire`` {"holder", "ttl_s", "wait", "token"} → ``{"token"}``; refused with LEASED while another holds the
+  device, unless ``wait``: then the answer comes when it is free. A host that gives a token of its own may ask again
+  when the answer was lost
 * ``lease.renew`` {"token"} → ``{}``, the holder's heartbeat; ``lease.release`` {"token"} → ``{}``
 * ``blob.missing`` {"sha256": [...]} → ``{"missing": [{"sha256", "part_bytes", "part_sha256"}]}``
 * ``blob.commit`` {"sha256", "size_bytes"} → ``{}`` once the content is verified and in its place

@@ -16,7 +16,7 @@ from processes import wait_for
 
 from device_agent import protocol
 from device_agent.children import Children, Stopped
-from device_agent.protocol import to_json
+from device_agent.protocol import INVALID_PARAMS, LEASED, to_json
 
 LIBFAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
@@ -294,3 +294,15 @@ def test_a_pause_between_children_ends_when_they_are_stopped():
     assert stopped[0] - begin < 1
     with pytest.raises(Stopped):
         children.pause(60)
+
+
+def test_a_host_whose_answer_was_lost_asks_again_with_its_own_token_and_has_the_lease(agent, rpc_error):
+    asked = {"holder": "ana@laptop", "ttl_s": 60, "token": "a" * 32}
+    lost = agent.host()
+    assert lost.call("lease.acquire", **asked) == {"token": "a" * 32}
+    lost.close()
+    assert agent.host().call("lease.acquire", **asked) == {"token": "a" * 32}
+    with rpc_error(LEASED, "the device is leased by ana@laptop"):
+        agent.host().call("lease.acquire", **{**asked, "token": "b" * 32})
+    with rpc_error(INVALID_PARAMS, "token is 'x'; expected 32 lower-case hexadecimal digits"):
+        agent.host().call("lease.acquire", **{**asked, "token": "x"})
