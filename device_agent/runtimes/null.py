@@ -67,8 +67,7 @@ class _NullModel:
         self.outputs: tuple[Tensor, ...] = (Tensor("output", (batch, size), dtype, scale, zero_point),)
         self._invoke_ns = description.get("invoke_us", 0) * 1000
         self._work = range(description.get("work", 0))
-        self._factors = np.full((2, 48, 48), 0.5, np.float32)
-        self._product = np.zeros((48, 48), np.float32)
+        self._left, self._right, self._product = _aligned_matrices()
         self._fault = _FAULTS.get(description.get("fault", "")) if description.get("fault") != "nan" else self._spoil
 
     def set_input(self, index: int, array: NDArray[Any]) -> None:
@@ -80,7 +79,7 @@ class _NullModel:
         if self._fault:
             self._fault()
         for _ in self._work:
-            np.matmul(self._factors[0], self._factors[1], out=self._product)
+            np.matmul(self._left, self._right, out=self._product)
         deadline = time.perf_counter_ns() + self._invoke_ns
         while time.perf_counter_ns() < deadline:
             pass
@@ -93,6 +92,15 @@ class _NullModel:
 
     def _spoil(self) -> None:
         self._output = np.full(self.outputs[0].shape, np.nan, np.float32)
+
+
+def _aligned_matrices() -> NDArray[np.float32]:
+    """Return three matrices [3, 48, 48] that begin a page: where they lie would change the time by several per cent."""
+    content = np.zeros(3 * 48 * 48 * 4 + 4096, np.uint8)
+    start = -content.ctypes.data % 4096
+    matrices: NDArray[np.float32] = content[start : start + 3 * 48 * 48 * 4].view(np.float32).reshape(3, 48, 48)
+    matrices[:2] = 0.5
+    return matrices
 
 
 def _segfault() -> None:
