@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -78,8 +79,16 @@ class Request:
     @property
     def wall_s(self) -> float:
         """How long the block may take; the sustained pass takes its time in addition."""
-        extra_s = self.spec.measure.sustained_s if self.block.stage == "sustained" else 0.0
-        return self.spec.limits.wall_s + extra_s
+        return self.spec.limits.wall_s + self._sustained_s
+
+    @property
+    def extra_cpu_s(self) -> int:
+        """How much processor time the block may take beyond the limit: all threads of the sustained pass."""
+        return math.ceil(self._sustained_s * self.spec.models[self.block.model].threads)
+
+    @property
+    def _sustained_s(self) -> float:
+        return self.spec.measure.sustained_s if self.block.stage == "sustained" else 0.0
 
     @property
     def scratch(self) -> Path:

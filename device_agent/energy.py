@@ -1,7 +1,8 @@
-"""The power pass: invokes while the board's power rails are read now and then, for the energy of one invoke."""
+"""The power pass: invokes while a thread reads the board's power rails, for the energy of one invoke."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from device_agent.timing import invoke_first
 
 _SHORTEST_S = 2.0
 _EVERY_S = 0.1
+_FEWEST_READINGS = 10
+
+ReadRails = Callable[[], tuple[Reading, ...]]
 
 
 def run(request: Request) -> tuple[Power, dict[str, bytes]]:
@@ -26,23 +30,56 @@ def run(request: Request) -> tuple[Power, dict[str, bytes]]:
         return measure_power(session.model.invoke, duration_s, lambda: read_rails(root)), {}
 
 
-def measure_power(invoke: Callable[[], None], duration_s: float, read: Callable[[], tuple[Reading, ...]]) -> Power:
-    """Invoke for ``duration_s`` and read the rails ten times a second, between invokes: here nothing is timed.
+def measure_power(invoke: Callable[[], None], duration_s: float, read: ReadRails) -> Power:
+    """Invoke for at least ``duration_s``, and until the rails were read ten times, by a thread: here nothing is timed.
 
     The energy of an invoke is mean power times duration by invokes: the board's whole consumption, idle share included.
     """
-    sums: dict[str, float] = {}
-    readings, invokes, begin = 0, 0, time.monotonic()
-    now = next_reading = begin
-    while now - begin < duration_s or not readings:
-        if now >= next_reading:
-            for rail in read():
-                sums[rail.name] = sums.get(rail.name, 0.0) + rail.value
-            readings += 1
-            next_reading = now + _EVERY_S
-        invoke()
-        invokes += 1
-        now = time.monotonic()
-    rails = tuple(Reading(name, total / readings) for name, total in sums.items())
+    meter, invokes, begin_s = _Meter(read), 0, time.monotonic()
+    now_s = begin_s
+    with meter:
+        while now_s - begin_s < duration_s or (meter.readings < _FEWEST_READINGS and meter.alive):
+            invoke()
+            invokes += 1
+            now_s = time.monotonic()
+    rails = meter.means_w()
     mean_w = total_w(rails) or 0.0
-    return Power(invokes, now - begin, rails, mean_w, mean_w * (now - begin) / invokes * 1000)
+    problem = "" if rails else "no power rail answered"
+    return Power(invokes, now_s - begin_s, rails, mean_w, mean_w * (now_s - begin_s) / invokes * 1000, problem)
+
+
+class _Meter:
+    """Reads the rails again and again, and averages each over the times that it answered."""
+
+    def __init__(self, read: ReadRails) -> None:
+        self._read = read
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.readings = 0
+
+    def __enter__(self) -> _Meter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether more readings can be waited for."""
+        return self._thread.is_alive()
+
+    def means_w(self) -> tuple[Reading, ...]:
+        """Return the mean of each rail."""
+        return tuple(Reading(name, total / self._counts[name]) for name, total in self._sums.items())
+
+    def _run(self) -> None:
+        # The first reading comes after a pause: before it the board was idle.
+        while not self._ended.wait(_EVERY_S):
+            for rail in self._read():
+                self._sums[rail.name] = self._sums.get(rail.name, 0.0) + rail.value
+                self._counts[rail.name] = self._counts.get(rail.name, 0) + 1
+            self.readings += 1

@@ -38,6 +38,10 @@ from device_agent.sha256 import sha256_of_file
 from device_agent.worker import EXIT_DISK_FULL
 
 _FIRST_PAUSE_S = 2.0
+# A board is as cool as before when it is no more than this above.
+_AS_COOL_C = 2.0
+
+_EXTRA: dict[str, Callable[..., Outcome]] = {"profile": Profile, "power": Power, "sustained": Sustained}
 
 # stage, model, done, total
 Report = Callable[[str, str, int, int], None]
@@ -57,6 +61,8 @@ class JobRun:
         self._outcomes: dict[Block, Outcome] = {}
         self._done = 0
         self._planned = 0
+        self._began_s = time.monotonic()
+        self._kept_s = 0.0
 
     def run(self, report: Report) -> None:
         """Run what has no result yet and call ``report`` after each block.
@@ -67,9 +73,10 @@ class JobRun:
         """
         if not self._before_path.is_file():
             write_file(self._before_path, json.dumps(to_json(read_state(self._root))).encode())
+        self._began_s = time.monotonic()
         later = later_blocks(self._spec, with_power=bool(read_rails(self._root)))
         rounds = 0
-        while needs_another_round(self._spec, rounds, self._timed()):
+        while needs_another_round(self._spec, rounds, self._timed(), self._spent_s()):
             rounds += 1
             self._planned = max(rounds, self._spec.measure.processes) * len(self._spec.models) + len(later)
             for block in timing_round(self._spec, rounds - 1):
@@ -85,7 +92,11 @@ class JobRun:
         model, retries = self._spec.models[block.model].name, self._retries(block.model)
         while True:
             kept = self._found_earlier(block)
+            if block.stage == "sustained" and not kept:
+                self._cool_to_start()
             outcome = kept or self._run_block(block)
+            if isinstance(kept, TimingBlock):
+                self._kept_s += kept.elapsed_s
             if not _is_disturbed(outcome) or block.attempt >= retries:
                 break
             if not kept:
@@ -113,10 +124,25 @@ class JobRun:
         while (hottest_c(self._root) or 0.0) > cool_c and time.monotonic() < deadline:
             self._children.pause(1.0)
 
+    def _cool_to_start(self) -> None:
+        """Pause until the board is as cool as it was before the job, so that every sustained run begins alike."""
+        before = self.before()
+        if before is None or not before.temperatures_c:
+            return
+        start_c = max(zone.value for zone in before.temperatures_c)
+        deadline = time.monotonic() + self._spec.conditions.cooldown_s
+        while (hottest_c(self._root) or 0.0) > start_c + _AS_COOL_C and time.monotonic() < deadline:
+            self._children.pause(1.0)
+
     def _timed(self) -> list[list[TimingBlock]]:
-        """Return the blocks of each model that has not failed."""
-        alive = [model for model in range(len(self._spec.models)) if not self.failure_of(model)]
-        return [self._blocks(model) for model in alive]
+        """Return the blocks of each model that has neither failed nor been given up."""
+        models = range(len(self._spec.models))
+        alive = (self._blocks(model) for model in models if not self.failure_of(model))
+        return [blocks for blocks in alive if not any(block.conditions.disturbances for block in blocks)]
+
+    def _spent_s(self) -> float:
+        """Return how long this job has been timing; what a daemon before this one did counts as its blocks took."""
+        return time.monotonic() - self._began_s + self._kept_s
 
     def _blocks(self, model: int) -> list[TimingBlock]:
         outcomes = (outcome for block, outcome in self._outcomes.items() if block.model == model)
@@ -147,8 +173,8 @@ class JobRun:
         return tuple(measurement for measurement in found if measurement)
 
     def files(self) -> tuple[JobFile, ...]:
-        """Return the files for the host."""
-        paths = sorted(path for path in (self._folder / "files").glob("*") if not path.name.startswith("."))
+        """Return the files for the host: those that the measurements name."""
+        paths = [self._folder / "files" / name for found in self.measurements() for name in _file_names(found)]
         return tuple(JobFile(path.name, path.stat().st_size, sha256_of_file(path)) for path in paths)
 
     def _measurement(self, model: int) -> Measurement | None:
@@ -188,9 +214,9 @@ class JobRun:
         unusable = self._unusable(block)
         outcome: Outcome = unusable or self._run_child(block)
         if isinstance(outcome, Failure):
-            if block.stage == "profile":
-                # Times and scores are there: what is missing is only where the time goes.
-                outcome = Profile(problem=f"{outcome.kind}: {outcome.message}")
+            if block.stage in _EXTRA:
+                # Times and scores are there: only what this pass would have added is missing.
+                outcome = _EXTRA[block.stage](problem=f"{outcome.kind}: {outcome.message}")
             write_file(self._result_path(block), outcome_to_bytes(outcome))
         return outcome
 
@@ -220,6 +246,11 @@ class JobRun:
 
     def _result_path(self, block: Block) -> Path:
         return self._folder / "blocks" / f"{block.name}.json"
+
+
+def _file_names(measurement: Measurement) -> list[str]:
+    passes = (measurement.score, measurement.delegation, measurement.profile, *measurement.blocks)
+    return [found.file_name for found in passes if found and found.file_name]
 
 
 def _is_disturbed(outcome: Outcome) -> bool:

@@ -70,9 +70,10 @@ class JobQueue:
             ]
 
     def blobs_in_use(self) -> set[str]:
-        """Return the SHA-256 of every blob that some job here names."""
+        """Return the SHA-256 of every blob that a job here still needs."""
         with self._changed:
-            return {sha256 for job in self._jobs.values() for sha256 in _blobs_of(job.spec)}
+            unfinished = (job for job in self._jobs.values() if job.state not in FINAL_STATES)
+            return {sha256 for job in unfinished for sha256 in _blobs_of(job.spec)}
 
     def find(self, spec: JobSpec) -> tuple[str, str]:
         """Return the id of the job of this specification, and its state: "unknown" when it is not here."""

@@ -5,6 +5,7 @@ The score pass of the baseline comes first and leaves its outputs in the job's f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.home import sync_folder
 from device_agent.protocol import OutputParity
 
 # What the outputs of the baseline may take on the board's disk, for each output.
@@ -65,6 +67,9 @@ class OutputWriter:
         traceback: TracebackType | None,
     ) -> None:
         for place, file in enumerate(self._files):
+            file.flush()
+            # Before the score is written: after a power cut the one must not be there without the other.
+            os.fsync(file.fileno())
             file.close()
             path = _path(self._folder, place)
             part = path.with_suffix(".part")
@@ -72,6 +77,7 @@ class OutputWriter:
                 part.replace(path)
             else:
                 part.unlink()
+        sync_folder(self._folder)
 
 
 class OutputComparison:

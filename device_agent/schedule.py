@@ -7,15 +7,14 @@ import statistics
 from collections.abc import Collection, Sequence
 
 from device_agent.blocks import Block
+from device_agent.intervals import median_interval
 from device_agent.protocol import JobSpec, ProtocolError, TimingBlock
 
-# More would not fit into one message with the result, at 700 bytes a block, 2 KB a failure and 120 bytes a minute.
-MOST_BLOCKS = 1200
+# More would not fit into one message with the result, at up to 1.2 KB a block with its file, 2 KB a failure and 120
+# bytes a minute.
+MOST_BLOCKS = 800
 _BLOCKS_A_FAILURE = 10
 _MINUTES_A_BLOCK = 5
-
-_CONFIDENCE = 0.95
-_RESAMPLES = 1000
 
 
 def check_size(spec: JobSpec) -> None:
@@ -66,33 +65,30 @@ def later_blocks(spec: JobSpec, with_power: bool) -> list[Block]:
     return blocks
 
 
-def needs_another_round(spec: JobSpec, rounds: int, timed: Collection[Sequence[TimingBlock]]) -> bool:
+def needs_another_round(spec: JobSpec, rounds: int, timed: Collection[Sequence[TimingBlock]], spent_s: float) -> bool:
     """Say whether every model is to be timed in one more process.
+
+    An interval must be narrow enough twice in a row: to stop at the first that looks so would choose the lucky ones.
 
     Args:
         spec: the job.
         rounds: how many there have been.
-        timed: the blocks of each model that has not failed.
+        timed: the blocks of each model whose numbers can still be used.
+        spent_s: how long timing has taken so far, pauses included.
     """
     measure = spec.measure
     if rounds < measure.processes:
         return True
-    if not measure.precision or not timed or _size(spec, rounds + 1) > MOST_BLOCKS:
+    if not measure.precision or not timed or spent_s >= measure.time_limit_s or _size(spec, rounds + 1) > MOST_BLOCKS:
         return False
-    if sum(block.elapsed_s for blocks in timed for block in blocks) >= measure.time_limit_s:
-        return False
-    return any(half_width([block.median_ns for block in blocks]) > measure.precision for blocks in timed)
+    medians = [[block.median_ns for block in blocks] for blocks in timed]
+    latest = (half_width(known) > measure.precision for known in medians)
+    earlier = (half_width(known[:-1]) > measure.precision for known in medians)
+    return any(latest) or any(earlier)
 
 
 def half_width(medians_ns: Sequence[int]) -> float:
-    """Return half the width of the interval of the median over processes, as a share of that median.
-
-    The interval is the 95 % percentile bootstrap (Efron, "Bootstrap Methods", Annals of Statistics 7, 1979), as in the
-    report; the daemon has no numpy, and a few dozen values need none. One process has no interval: infinity.
-    """
-    if len(medians_ns) < 2:
-        return float("inf")
-    draw = random.Random(0)  # noqa: S311 - a bootstrap, not a secret
-    medians = sorted(statistics.median(draw.choices(medians_ns, k=len(medians_ns))) for _ in range(_RESAMPLES))
-    tail = round(_RESAMPLES * (1 - _CONFIDENCE) / 2)
-    return (medians[-tail - 1] - medians[tail]) / 2 / statistics.median(medians_ns)
+    """Return half the width of the interval of the median over processes, as a share of that median; infinity for one
+    process, which has no interval."""
+    interval = median_interval(medians_ns)
+    return (interval[1] - interval[0]) / 2 / statistics.median(medians_ns) if interval else float("inf")

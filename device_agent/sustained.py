@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from device_agent.blocks import Request
 from device_agent.protocol import Sustained, SustainedMinute
-from device_agent.sensors import Moment, read_moment
+from device_agent.sensors import Moment, hottest_c, read_moment
 from device_agent.sensors.throttling import throttled_now
 from device_agent.session import failing_as, open_session
 from device_agent.timing import invoke_first, without_gc
@@ -28,8 +28,9 @@ def run(request: Request) -> tuple[Sustained, dict[str, bytes]]:
     invoke_first(session)
     with failing_as("invoke"), without_gc():
         invoke, root = session.model.invoke, Path(request.root)
+        start_c = hottest_c(root)
         found = minutes(invoke, request.spec.measure.sustained_s, lambda: read_moment(root))
-        return Sustained(tuple(found)), {}
+        return Sustained(tuple(found), start_c), {}
 
 
 def minutes(

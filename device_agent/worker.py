@@ -39,7 +39,7 @@ def main() -> int:
     request_path, result_path = sys.argv[1:]
     request = from_json(Request, json.loads(Path(request_path).read_bytes()))
     _die_with_the_daemon(request.daemon_pid)
-    _limit(request.spec.limits)
+    _limit(request.spec.limits, request.extra_cpu_s)
     try:
         write_file(Path(result_path), outcome_to_bytes(_outcome(request)))
     except OSError as error:
@@ -55,14 +55,15 @@ def _die_with_the_daemon(daemon_pid: int) -> None:
         sys.exit("the daemon is gone")
 
 
-def _limit(limits: LimitSpec) -> None:
+def _limit(limits: LimitSpec, extra_cpu_s: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if limits.memory_mib:
         # Not RLIMIT_AS: mapped libraries and data would count, which the kernel can take back at any time.
         resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_mib << 20, limits.memory_mib << 20))
     if limits.cpu_s:
         # Above the soft limit comes SIGXCPU, which says more than the SIGKILL above the hard one.
-        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 1))
+        cpu_s = limits.cpu_s + extra_cpu_s
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
 
 
 def _outcome(request: Request) -> Outcome:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from device_agent.protocol import (
+    NOT_LEASED,
     UNKNOWN_JOB,
     Hello,
     JobResult,
@@ -127,7 +128,7 @@ class AgentClient:
         """End the lease, if there is one; a job under it keeps the device to its end."""
         token, self._token = self._token, ""
         if token:
-            self._call(Done, "lease.release", {"token": token})
+            _unless_lost(lambda: self._call(Done, "lease.release", {"token": token}))
 
     def push(self, blobs: Sequence[Blob], progress: TransferProgress) -> int:
         """Bring files to the device: only those it lacks, and of those only the rest when a part is there already.
@@ -188,7 +189,9 @@ class AgentClient:
             StorageError: if this machine's disk is full.
         """
         wanted = [file for file in result.files if not is_here(checked_file(file, self._device), folder)]
-        meter = Meter(sum(file.size_bytes for file in wanted), progress)
+        # So that nobody else begins to measure while the files are read; a lease that fell free loses nothing here.
+        kept = often(progress, LEASE_TTL_S / 3, lambda: _unless_lost(self._renew))
+        meter = Meter(sum(file.size_bytes for file in wanted), kept)
         meter.advance(0)
         for file in wanted:
             remote = job_file_path(self.hello.home, result.job_id, file.name)
@@ -298,3 +301,11 @@ class AgentClient:
         session, self._session = self._session, None
         if session:
             session.close()
+
+
+def _unless_lost(request: Callable[[], object]) -> None:
+    try:
+        request()
+    except AgentError as error:
+        if error.code != NOT_LEASED:
+            raise

@@ -159,7 +159,7 @@ def _with_numbers(experiment: Experiment, variant: VariantRecord, job: MeasuredJ
         variant,
         measurement=found,
         numbers=derived,
-        invalid_reasons=invalid_reasons(found, experiment),
+        invalid_reasons=invalid_reasons(found, experiment, job.result, baseline_name(experiment)),
         notes=notes(found, derived, experiment),
         comparison=compare(found, other, job.samples, experiment.measure.smallest_effect) if other else None,
         operators=job.operators(found.profile),
@@ -200,6 +200,7 @@ def _record(
         verdict=judge(kept, experiment.budget, baseline_name(experiment), experiment.measure.smallest_effect),
         host=_host(),
         conditions=device.conditions,
+        measured_utc=(job.result.started_utc, job.result.finished_utc) if job else ("", ""),
         before=job.result.before if job else None,
         after=job.result.after if job else None,
     )

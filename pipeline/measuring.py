@@ -34,6 +34,7 @@ from pipeline.config import Experiment
 from pipeline.devices.agent_stream import printable
 from pipeline.errors import AgentError
 from pipeline.reporting.progress import Progress, Stage
+from pipeline.results.comparison import is_disturbed
 from pipeline.results.record import Artifact, OperatorTime
 from pipeline.samples import Samples
 
@@ -104,6 +105,8 @@ def job_spec(
             processes=asked.processes,
             warmup_s=asked.warmup_s,
             timing_s=asked.timing_s,
+            # Enough of them for an invoke of 10 µs to fill the time.
+            max_invokes=min(1_000_000, max(20_000, round(asked.timing_s * 100_000))),
             seed=experiment.seed,
             precision=asked.precision,
             time_limit_s=asked.time_limit_s,
@@ -113,6 +116,7 @@ def job_spec(
         limits=LimitSpec(experiment.limits.block_timeout_s, experiment.limits.memory_mib, experiment.limits.cpu_s),
         conditions=conditions,
         baseline=baseline if baseline in names else "",
+        owner=owner(),
     )
 
 
@@ -141,8 +145,8 @@ def measure(
     folder = cache.subfolder("measurements") / key
     if reuse and folder.is_dir():
         earlier = _loaded(folder, reused=True)
-        # What failed may have failed for the day's reasons: it is tried again, not taken over.
-        if not earlier.result.failures:
+        # What failed or was disturbed may have been so for the day's reasons: it is tried again, not taken over.
+        if not earlier.result.failures and not any(map(is_disturbed, earlier.result.measurements)):
             progress.stage("measure").finish("taken over from an earlier run (--reuse)")
             return earlier
     # Two runs that ask for the same would share one job, and the first to finish would have it forgotten.
@@ -158,13 +162,18 @@ def measure(
         return _loaded(folder, reused=False)
 
 
-def holder_of(name: str) -> str:
-    """Return how others are told who has a device: the user, this machine, and the experiment ``name``."""
+def owner() -> str:
+    """Return whose jobs ours are: the user and this machine."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container may run as a number without a name
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}, run {name}"[:200]
+    return f"{user}@{socket.gethostname()}"[:200]
+
+
+def holder_of(name: str) -> str:
+    """Return how others are told who has a device: the owner and the experiment ``name``."""
+    return f"{owner()}, run {name}"[:200]
 
 
 def _picked_up(client: AgentClient, spec: JobSpec) -> str | None:

@@ -141,13 +141,17 @@ class Profile:
 
 @dataclass(frozen=True)
 class Power:
-    """Average power over a pass of invokes, by rail and in sum, and the energy of one invoke, in millijoules."""
+    """Average power over a pass of invokes, by rail and in sum, and the energy of one invoke, in millijoules.
 
-    invokes: int
-    duration_s: float
-    rails_w: tuple[Reading, ...]
-    mean_w: float
-    energy_per_invoke_mj: float
+    ``problem`` says why there is none.
+    """
+
+    invokes: int = 0
+    duration_s: float = 0.0
+    rails_w: tuple[Reading, ...] = ()
+    mean_w: float = 0.0
+    energy_per_invoke_mj: float = 0.0
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,9 +168,14 @@ class SustainedMinute:
 
 @dataclass(frozen=True)
 class Sustained:
-    """Invokes without a pause for as long as asked, minute by minute."""
+    """Invokes without a pause for as long as asked, minute by minute, on a board that was as hot as ``start_c``.
 
-    minutes: tuple[SustainedMinute, ...]
+    ``problem`` says why it broke off.
+    """
+
+    minutes: tuple[SustainedMinute, ...] = ()
+    start_c: Optional[float] = None
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,8 @@ class ConditionSpec:
 class JobSpec:
     """One job: models measured together, interleaved in random order, scored on the same data with one metric.
 
-    ``baseline`` names the model whose outputs the others' are compared with; empty for none.
+    ``baseline`` names the model whose outputs the others' are compared with; empty for none. ``owner`` is whose job it
+    is, such as "ana@laptop": the same job of two owners is two jobs, so that neither takes the other's result away.
     """
 
     name: str
@@ -148,11 +149,13 @@ class JobSpec:
     limits: LimitSpec = LimitSpec()
     conditions: ConditionSpec = ConditionSpec()
     baseline: str = ""
+    owner: str = ""
     schema: int = 2
 
     def __post_init__(self) -> None:
         check_identifier("metric", self.metric)
         check_range("length of the job's name", len(self.name), 0, 200)
+        check_range("length of the job's owner", len(self.owner), 0, 200)
         check_range("number of models", len(self.models), 1, 1000)
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):

@@ -7,7 +7,7 @@ A model is a JSON file such as ``{"input_shape": [1, 4], "output": [0.1, 0.9], "
 * ``invoke_us``: how long an invoke keeps the processor busy.
 * ``work``: how many multiplications of two 48x48 matrices an invoke does, for times with a machine's own noise.
 * ``fault``: "segfault", "abort", "kill", "exit", "hang", "raise", "nan", "memory" or "disk", none of them simulated;
-  at the first invoke, or with ``"fault_at": "load"`` when the model is opened.
+  at the first invoke, after ``fault_after`` invokes, or with ``"fault_at": "load"`` when the model is opened.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class _NullModel:
         self.inputs: tuple[Tensor, ...] = (Tensor("input", shape, dtype, scale, zero_point),)
         self.outputs: tuple[Tensor, ...] = (Tensor("output", (batch, size), dtype, scale, zero_point),)
         self._invoke_ns = description.get("invoke_us", 0) * 1000
+        self._invokes_left = description.get("fault_after", 0)
         self._work = range(description.get("work", 0))
         self._left, self._right, self._product = _aligned_matrices()
         self._fault = _FAULTS.get(description.get("fault", "")) if description.get("fault") != "nan" else self._spoil
@@ -76,8 +77,9 @@ class _NullModel:
         self._input[...] = array
 
     def invoke(self) -> None:
-        if self._fault:
+        if self._fault and self._invokes_left <= 0:
             self._fault()
+        self._invokes_left -= 1
         for _ in self._work:
             np.matmul(self._left, self._right, out=self._product)
         deadline = time.perf_counter_ns() + self._invoke_ns

@@ -2,8 +2,8 @@
 
 Bits 0 to 3 are what is so now, bits 16 to 19 the same since boot (vcgencmd in Raspberry Pi's documentation). The file
 in sysfs is deprecated, shows what the firmware last told the kernel, which asks every two seconds, and is missing on
-the Raspberry Pi 5; the kernel's question also clears the bits since boot. Asking the firmware takes milliseconds, so
-the file goes first.
+the Raspberry Pi 5; the kernel's question also clears the bits since boot. So the firmware itself is asked first, which
+takes milliseconds, and the file is for boards without vcgencmd.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _BITS = re.compile(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})")
 
 def read_throttle_bits(root: Path = Path("/")) -> int | None:
     """Return the firmware's bits; None on boards without such firmware."""
-    bits = _bits(read_text(root / _SYSFS))
-    return bits if bits is not None else _bits(ask_vcgencmd(root, "get_throttled"))
+    bits = _bits(ask_vcgencmd(root, "get_throttled"))
+    return bits if bits is not None else _bits(read_text(root / _SYSFS))
 
 
 def throttled_now(bits: int | None) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ def conditions(record: RunRecord) -> Lines:
         ("samples", f"{record.samples:,} scored, from {record.data_source}"),
         ("host", ", ".join(f"{name} {value}" for name, value in record.host.items())),
         ("experiment", f"{record.experiment} ({record.experiment_file})"),
+        ("measured", " to ".join(filter(None, record.measured_utc))),
         ("run", f"{record.run_id}, {record.started_utc} to {record.finished_utc}"),
     )
     return tuple((label, text) for label, text in lines if text)
@@ -110,7 +111,7 @@ def _memory(variant: VariantRecord) -> str:
 
 def _sustained(variant: VariantRecord) -> str:
     measured = variant.measurement.sustained if variant.measurement else None
-    if measured is None:
+    if measured is None or not measured.minutes:
         return ""
     first, last = measured.minutes[0], measured.minutes[-1]
     if first is last:
@@ -132,7 +133,7 @@ def _minute(minute: SustainedMinute) -> str:
 
 def _power(variant: VariantRecord) -> str:
     power: Power | None = variant.measurement.power if variant.measurement else None
-    if power is None:
+    if power is None or not power.rails_w:
         return ""
     rails = ", ".join(f"{rail.name} {rail.value:.2f} W" for rail in power.rails_w)
     return f"{power.mean_w:.2f} W, {power.energy_per_invoke_mj:.3g} mJ an inference ({rails})"

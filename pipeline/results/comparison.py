@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.intervals import CONFIDENCE
 from device_agent.protocol import Measurement
 from pipeline.results.record import Comparison, Estimate
-from pipeline.results.statistics import CONFIDENCE
 
 SMALLEST_EFFECT = 0.02
 SIGNIFICANCE = 1 - CONFIDENCE
@@ -34,7 +34,9 @@ def compare(
         smallest_effect: the relative difference in time below which two variants count as equally fast.
     """
     ratio = time_ratio(variant, baseline)
-    speed = speed_of(ratio, smallest_effect)
+    # Times that may not be used cannot show anything.
+    usable = not (is_disturbed(variant) or is_disturbed(baseline))
+    speed = speed_of(ratio, smallest_effect) if usable else NOT_SHOWN
     ours, theirs = samples[variant.score.file_name], samples[baseline.score.file_name]
     if not (_right_or_wrong(ours) and _right_or_wrong(theirs) and len(ours) == len(theirs)):
         return Comparison(baseline.model, ratio, smallest_effect, speed)
@@ -43,6 +45,11 @@ def compare(
     p_value = mcnemar(gained, lost)
     accuracy = NOT_SHOWN if p_value >= SIGNIFICANCE else BETTER if gained > lost else WORSE
     return Comparison(baseline.model, ratio, smallest_effect, speed, lost, gained, p_value, accuracy)
+
+
+def is_disturbed(measurement: Measurement) -> bool:
+    """Whether a block of ``measurement`` stayed disturbed."""
+    return any(block.conditions.disturbances for block in measurement.blocks)
 
 
 def time_ratio(variant: Measurement, baseline: Measurement) -> Estimate:

@@ -154,7 +154,8 @@ class Verdict:
 class RunRecord:
     """One run of one experiment on one device.
 
-    ``conditions`` are what a block had to meet to count; ``before`` and ``after`` the board around the job.
+    ``conditions`` are what a block had to meet to count; ``before`` and ``after`` the board around the job, which
+    began and ended at ``measured_utc``: earlier than the run, when it was taken over.
     """
 
     run_id: str
@@ -175,4 +176,5 @@ class RunRecord:
     conditions: ConditionSpec = field(default_factory=ConditionSpec)
     before: BoardState | None = None
     after: BoardState | None = None
+    measured_utc: tuple[str, str] = ("", "")
     schema: int = SCHEMA

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.intervals import CONFIDENCE, median_interval
 from device_agent.protocol import Measurement, Score, TimingBlock
 from pipeline.results.record import Estimate, Numbers
 
-CONFIDENCE = 0.95
 PERCENTILE_CONFIDENCE = 0.99
-BOOTSTRAP_RESAMPLES = 9999
-BOOTSTRAP_SEED = 0
 
 Samples = Mapping[str, NDArray[Any]]
 
@@ -49,26 +47,12 @@ def numbers(measurement: Measurement, samples: Samples, baseline_score: float | 
 
 
 def over_processes(values: Sequence[float]) -> Estimate:
-    """Return the median of one value a process, and its 95 % percentile-bootstrap interval over the processes.
+    """Return the median of one value a process, and its 95 % interval over the processes, the agent's own.
 
-    One process alone has no interval. The values are sorted first, so that their order cannot change the draw.
+    One process alone has no interval.
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    point = float(np.median(ordered))
-    if len(ordered) < 2:
-        return Estimate(point)
-    from scipy import stats
-
-    drawn = stats.bootstrap(
-        (ordered,),
-        np.median,
-        n_resamples=BOOTSTRAP_RESAMPLES,
-        vectorized=True,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(BOOTSTRAP_SEED),
-    ).confidence_interval
-    return Estimate(point, float(drawn.low), float(drawn.high))
+    interval = median_interval(values)
+    return Estimate(float(np.median(values)), *(interval or ()))
 
 
 def proportion(successes: int, trials: int) -> Estimate:

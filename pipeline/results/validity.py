@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_agent.protocol import Measurement, OutputParity
+from device_agent.protocol import JobResult, Measurement, OutputParity
 from pipeline.config import Experiment
 from pipeline.reporting import format
 from pipeline.results.record import Numbers
@@ -12,13 +12,19 @@ ENOUGH_PROCESSES = 5
 _MOST_SHOWN = 3
 
 
-def invalid_reasons(measurement: Measurement, experiment: Experiment) -> tuple[str, ...]:
-    """Return why the numbers of ``measurement`` may not be used; empty when they may."""
+def invalid_reasons(
+    measurement: Measurement, experiment: Experiment, result: JobResult, baseline: str
+) -> tuple[str, ...]:
+    """Return why the numbers of ``measurement``, one of ``result``, may not be used; empty when they may.
+
+    ``experiment`` says how many processes and which parity were asked for, ``baseline`` is whose outputs are compared.
+    """
     asked = experiment.measure.processes
     too_few = [f"timed in {len(measurement.blocks)} of {asked} processes"] if len(measurement.blocks) < asked else []
     far_off = [_far_off(parity) for parity in measurement.parity if _is_far_off(parity, experiment.min_snr_db)]
     limit = f", and min_snr_db is {experiment.min_snr_db:g}" if far_off else ""
-    return (*too_few, *_disturbed(measurement), *(text + limit for text in far_off))
+    others = (*_not_compared(measurement, baseline), *_changed_board(result), *_broke_off(measurement))
+    return (*too_few, *_disturbed(measurement), *(text + limit for text in far_off), *others)
 
 
 def notes(measurement: Measurement, numbers: Numbers, experiment: Experiment) -> tuple[str, ...]:
@@ -29,6 +35,7 @@ def notes(measurement: Measurement, numbers: Numbers, experiment: Experiment) ->
         _few_processes(measurement),
         _retaken(measurement),
         measurement.profile.problem if measurement.profile else "",
+        measurement.power.problem if measurement.power else "",
     )
     return tuple(note for note in found if note)
 
@@ -42,6 +49,29 @@ def _disturbed(measurement: Measurement) -> list[str]:
     shown = "; ".join(texts[:_MOST_SHOWN]) + ("; …" if len(texts) > _MOST_SHOWN else "")
     times = "once" if tries == 1 else f"{tries} times"
     return [f"{len(disturbed)} of {len(measurement.blocks)} blocks were disturbed, the last tried {times}: {shown}"]
+
+
+def _not_compared(measurement: Measurement, baseline: str) -> list[str]:
+    """A file may load and lie: without the baseline's outputs nobody knows."""
+    if measurement.parity or measurement.model == baseline:
+        return []
+    return [f"its outputs were not compared: the baseline {baseline} has none; choose another baseline"]
+
+
+def _changed_board(result: JobResult) -> list[str]:
+    before, after = result.before, result.after
+    if before is None or after is None:
+        return []
+    named = (
+        ("governor", ", ".join(before.governors), ", ".join(after.governors)),
+        ("power mode", before.power_mode or "", after.power_mode or ""),
+    )
+    return [f"the {name} changed during the job from {old} to {new}" for name, old, new in named if old != new]
+
+
+def _broke_off(measurement: Measurement) -> list[str]:
+    sustained = measurement.sustained
+    return [f"the sustained run broke off: {sustained.problem}"] if sustained and sustained.problem else []
 
 
 def _is_far_off(parity: OutputParity, min_snr_db: float) -> bool:
@@ -65,8 +95,8 @@ def _imprecise(measurement: Measurement, numbers: Numbers, experiment: Experimen
     if half_width <= asked:
         return ""
     return (
-        f"p50 is known to ±{half_width:.1%} after {len(measurement.blocks)} processes; ±{asked:.1%} was asked for, and "
-        f"the time limit of {experiment.measure.time_limit_s:g} s was reached"
+        f"p50 is known to ±{half_width:.1%} after {len(measurement.blocks)} processes; ±{asked:.1%} was asked for: the "
+        f"time limit of {experiment.measure.time_limit_s:g} s, or as many blocks as one job may have, came first"
     )
 
 

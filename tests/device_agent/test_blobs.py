@@ -109,17 +109,17 @@ def test_what_was_asked_about_lately_stays_although_the_store_is_above_its_quota
     assert {b, c}.isdisjoint(here(small_store))
 
 
-def test_what_a_job_names_stays_until_the_job_is_acknowledged(small_store):
-    host = small_store.host()
-    model = small_store.push(json.dumps({"input_shape": [1, 4], "padding": "x" * (MIB // 2)}).encode())
-    job_id = host.measure(small_store.spec(protocol.ModelSpec("model", model, "null"))).job_id
+def test_what_a_job_needs_stays_until_the_job_is_finished(small_store):
+    content = {"input_shape": [1, 4], "fault": "hang", "padding": "x" * (MIB // 2)}
+    model = small_store.push(json.dumps(content).encode())
+    job_id = small_store.host().submit(small_store.spec(protocol.ModelSpec("model", model, "null")))
     # A restart forgets who has asked about what, so that only the job itself is left to keep its blobs.
     small_store.kill()
     small_store.start()
     named = here(small_store)
     b, c = small_store.push(large("b")), small_store.push(large("c"))
     assert here(small_store) == {*named, c}
-    small_store.host().call("job.acknowledge", job_id=job_id)
+    assert small_store.host().call("job.cancel", job_id=job_id) == {"state": "cancelled"}
     d = small_store.push(large("d"))
     assert here(small_store) >= {c, d}
     assert {model, b}.isdisjoint(here(small_store))

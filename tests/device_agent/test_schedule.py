@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from device_agent.intervals import median_interval
 from device_agent.protocol import DataSpec, JobSpec, MeasureSpec, ModelSpec, ProtocolError, TimingBlock
 from device_agent.schedule import (
     check_size,
@@ -52,45 +53,49 @@ def test_the_passes_that_were_asked_for_follow_the_scores():
 
 
 def test_without_precision_there_are_as_many_rounds_as_processes():
-    assert needs_another_round(spec(processes=3), 2, [timed(1, 100)])
-    assert not needs_another_round(spec(processes=3), 3, [timed(1, 100, 1000)])
+    assert needs_another_round(spec(processes=3), 2, [timed(1, 100)], 0)
+    assert not needs_another_round(spec(processes=3), 3, [timed(1, 100, 1000)], 0)
 
 
-def test_rounds_go_on_until_every_model_is_as_precise_as_asked():
+def test_rounds_go_on_until_every_model_was_as_precise_as_asked_twice_in_a_row():
     asked = spec(processes=5, precision=0.02)
     steady, unsteady = timed(100, 100, 101, 100, 99), timed(100, 130, 90, 110, 70)
-    assert needs_another_round(asked, 5, [steady, unsteady])
-    assert not needs_another_round(asked, 5, [steady, steady])
+    only_now = timed(100, 100, 100, 130, 100, 100)
+    assert needs_another_round(asked, 5, [steady, unsteady], 0)
+    assert needs_another_round(asked, 6, [steady, only_now], 0)
+    assert not needs_another_round(asked, 5, [steady, steady], 0)
 
 
 def test_rounds_end_at_the_time_limit_even_if_they_are_not_precise():
     asked = spec(processes=2, precision=0.001, time_limit_s=10)
-    assert needs_another_round(asked, 2, [timed(100, 200, elapsed_s=4.9)])
-    assert not needs_another_round(asked, 2, [timed(100, 200, elapsed_s=5.0)])
+    assert needs_another_round(asked, 2, [timed(100, 200)], 9.9)
+    assert not needs_another_round(asked, 2, [timed(100, 200)], 10.0)
 
 
-def test_rounds_end_when_the_result_would_not_fit_into_a_message_or_every_model_has_failed():
+def test_rounds_end_when_the_result_would_not_fit_into_a_message_or_no_model_is_left():
     asked = spec(models=10, processes=2, precision=0.001)
-    assert needs_another_round(asked, 109, [timed(100, 200)])
-    assert not needs_another_round(asked, 110, [timed(100, 200)])
-    assert not needs_another_round(asked, 2, [])
+    assert needs_another_round(asked, 69, [timed(100, 200)], 0)
+    assert not needs_another_round(asked, 70, [timed(100, 200)], 0)
+    assert not needs_another_round(asked, 2, [], 0)
 
 
-def test_the_half_width_is_that_of_scipys_bootstrap():
+def test_the_interval_is_that_of_scipys_bootstrap_and_does_not_depend_on_the_order():
     medians = [1000, 1010, 1040, 990, 1100, 1005, 1020]
     rng = np.random.default_rng(1)
     expected = stats.bootstrap((np.array(medians),), np.median, method="percentile", rng=rng).confidence_interval
-    assert half_width(medians) == pytest.approx((expected.high - expected.low) / 2 / np.median(medians), rel=0.15)
+    assert median_interval(medians) == pytest.approx((expected.low, expected.high), rel=0.01)
+    assert median_interval(sorted(medians)) == median_interval(medians)
 
 
 def test_one_process_has_no_interval():
+    assert median_interval([100]) is None
     assert half_width([100]) == float("inf")
 
 
 def test_a_job_too_large_for_one_result_is_refused_with_what_is_allowed():
-    check_size(spec(models=100, processes=2))
-    for large in (spec(models=101, processes=2), spec(models=100, processes=2, sustained_s=3600)):
-        with pytest.raises(ProtocolError, match=r"at most 1200 = models \* \(processes \+ 10"):
+    check_size(spec(models=66, processes=2))
+    for large in (spec(models=67, processes=2), spec(models=66, processes=2, sustained_s=3600)):
+        with pytest.raises(ProtocolError, match=r"at most 800 = models \* \(processes \+ 10"):
             check_size(large)
 
 

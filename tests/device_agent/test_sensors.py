@@ -229,15 +229,16 @@ def vcgencmd(write, script):
 @pytest.mark.parametrize(
     ("file", "script", "bits"),
     [
-        ("0\n", "echo throttled=0xe0008", 0),
-        ("50005\n", "echo throttled=0x0", 0x50005),
+        ("0\n", "echo throttled=0xe0008", 0xE0008),
         (None, "echo throttled=0xe0008", 0xE0008),
-        ("nonsense\n", "echo throttled=0xe0008", 0xE0008),
+        ("50005\n", "echo 'VCHI initialization failed'", 0x50005),
+        ("50005\n", "exit 1", 0x50005),
+        ("nonsense\n", "exit 1", None),
         (None, "echo 'VCHI initialization failed'", None),
         (None, "echo throttled=0x0; exit 1", None),
     ],
 )
-def test_the_firmware_is_asked_only_where_the_file_says_nothing(file, script, bits, write, tmp_path):
+def test_the_file_that_lags_behind_is_read_only_where_the_firmware_does_not_answer(file, script, bits, write, tmp_path):
     vcgencmd(write, script)
     if file:
         write(THROTTLED, file)

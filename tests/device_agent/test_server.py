@@ -108,11 +108,11 @@ def test_a_job_with_a_blob_that_was_not_sent_is_refused(agent, host, rpc_error):
 
 
 def test_a_job_whose_result_would_not_fit_is_refused(agent, host, rpc_error):
-    spec = agent.spec(agent.null_model(), measure=protocol.MeasureSpec(processes=1000))
+    spec = agent.spec(agent.null_model(), measure=protocol.MeasureSpec(processes=700))
     assert host.call("job.submit", **host.submission(spec))["state"] == "queued"
     model = agent.null_model()
     models = [protocol.ModelSpec(f"m{number}", model.sha256, "null") for number in range(3)]
-    with rpc_error(protocol.INVALID_PARAMS, "3 models in 1000 processes each, sustained for 0 s; at most 1200"):
+    with rpc_error(protocol.INVALID_PARAMS, "3 models in 1000 processes each, sustained for 0 s; at most 800"):
         host.submit(agent.spec(*models, measure=protocol.MeasureSpec(processes=1000)))
 
 

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from device_agent.protocol import Measurement, Score, TimingBlock
+from device_agent.protocol import BlockConditions, Measurement, Score, TimingBlock
 from pipeline.results.comparison import compare, mcnemar, speed_of, time_ratio
 from pipeline.results.record import Estimate
 
@@ -78,3 +80,12 @@ def test_no_sample_on_which_they_differ_is_a_p_value_of_1():
 def test_a_metric_that_is_not_right_or_wrong_has_no_mcnemar():
     found = compare(measured("a", [1, 1]), measured("b", [1, 1]), scores([0.5, 0.2], [0.1, 0.9]))
     assert (found.p_value, found.accuracy) == (None, "")
+
+
+def test_a_disturbed_variant_is_neither_faster_nor_slower():
+    slow, fast = measured("a", [300, 301, 300]), measured("b", [100, 100, 101])
+    hot = BlockConditions(disturbances=("too hot",))
+    disturbed = replace(fast, blocks=(replace(fast.blocks[0], conditions=hot), *fast.blocks[1:]))
+    each = scores([1, 0], [1, 0])
+    assert compare(slow, fast, each).speed == "slower"
+    assert compare(slow, disturbed, each).speed == "not shown"
