@@ -1,6 +1,7 @@
 """What runs on this machine, by its command line; and waiting for what another process does."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -23,3 +24,8 @@ def wait_for(condition, deadline_s=60):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def heed_ctrl_c() -> None:
+    """For ``preexec_fn``: what a shell runs in the background, such as a suite under nohup, ignores SIGINT for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import heed_ctrl_c
 
 from pipeline.agent_client import AgentClient
 from pipeline.devices.inventory import Device
@@ -28,7 +29,13 @@ def start_waiting(bench) -> subprocess.Popen[str]:
     """Start a run and return it once it waits for the device."""
     command = bench.command("run", bench.experiment("ready.tflite"), "--wait")
     running = subprocess.Popen(
-        command, cwd=bench.folder, env=bench.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        preexec_fn=heed_ctrl_c,
+        cwd=bench.folder,
+        env=bench.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     said = next((line for line in running.stdout if line.startswith("waiting")), "")
     assert said.startswith("waiting for local: held by ana@laptop, run x since 20"), running.communicate()
