@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 ENVIRONMENTS := .venv
 HOST := $(ENVIRONMENTS)/host
 PIP := -m pip --quiet --disable-pip-version-check --no-input
-PYTEST_FLAGS ?=
+PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
 
 export PYTHONUNBUFFERED = 1
 
