@@ -112,12 +112,13 @@ def _speed(variant: VariantRecord) -> Cell:
     if compared is None:
         return Cell()
     ratio = compared.time_ratio
+    shown = ratio.inverse if compared.speed == FASTER else ratio
     text = {
-        FASTER: f"{1 / ratio.value:.2f}× faster",
-        SLOWER: f"{ratio.value:.2f}× slower",
+        FASTER: f"{shown.value:.2f}× faster",
+        SLOWER: f"{shown.value:.2f}× slower",
         AS_FAST: "as fast",
     }.get(compared.speed, "not shown")
-    return Cell(text, format.ratio_interval(ratio), ratio.value)
+    return Cell(text, format.ratio_interval(shown), ratio.value)
 
 
 def _parity(variant: VariantRecord) -> Cell:

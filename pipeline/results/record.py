@@ -20,6 +20,12 @@ class Estimate:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def inverse(self) -> Estimate:
+        """One over the number: its interval, turned round."""
+        low, high = (None if bound is None else 1 / bound for bound in (self.high, self.low))
+        return Estimate(1 / self.value, low, high)
+
 
 @dataclass(frozen=True)
 class TensorInfo:
