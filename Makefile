@@ -71,7 +71,7 @@ lock:
 	$(PYTHON) -m venv $(ENVIRONMENTS)/lock
 	$(ENVIRONMENTS)/lock/bin/python $(PIP) install uv
 	cd requirements && for name in build host test agent-litert agent-tflite_runtime; do \
-	    ../$(ENVIRONMENTS)/lock/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate \
+	    ../$(ENVIRONMENTS)/lock/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-strip-extras \
 	        --python-version 3.11 --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
 	done
 
