@@ -19,18 +19,21 @@ from device_agent import metrics
 from pipeline import compression
 from pipeline.cache import Cache, key_of
 from pipeline.config import Experiment, Step, Variant
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import DataError, ModelError, StepError
 from pipeline.model_files import Format, detect_format
-from pipeline.results.record import Artifact, TensorInfo
+from pipeline.results.record import Artifact, LeftLayer, StepEvidence, TensorInfo
 from pipeline.samples import Samples, file_sha256
 from pipeline.step_process import Report, RunningSteps, StepProcess
 
-TOOLCHAIN = ("tensorflow", "tf_keras", "keras", "tensorflow-model-optimization", "numpy")
+TOOLCHAIN = ("tensorflow", "tf_keras", "keras", "tensorflow-model-optimization", "ai-edge-quantizer", "numpy")
 
 
 @dataclass(frozen=True)
 class SourceModel:
-    """The model as the user has it: its file, our copy of it, format, content hash, and what goes in and out."""
+    """The model as the user has it: its file, our copy of it, format, content hash, and what goes in and out.
+
+    ``reference`` has its outputs on the samples that every step is scored on, ``survey`` what each step will leave.
+    """
 
     path: Path
     kept: Path
@@ -38,6 +41,17 @@ class SourceModel:
     sha256: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    reference: Path
+    survey: tuple[Survey, ...] = ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a step that rewrites will leave as it is, known before anything is trained; ``error`` if it cannot start."""
+
+    step: Step
+    left: tuple[LeftLayer, ...]
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,14 +83,32 @@ class Builder:
         kind = detect_format(path)
         digest = content_sha256(path)
         kept = self._keep(path, digest)
-        key = key_of("inspect", digest, kind, toolchain())
-        request = {"kind": "inspect", "source": str(kept), "format": kind}
-        folder, _ = self._built(_Node(key, self._process(f"inspect {path.name}", request)), lambda fraction, text: None)
+        steps = self._rewriting_steps()
+        survey = [{"key": str(place), **_described(step)} for place, step in enumerate(steps)]
+        data = self._data("")
+        key = key_of("inspect", digest, kind, survey, data, self._scored_on(), toolchain())
+        request = {"kind": "inspect", "source": str(kept), "format": kind, "survey": survey}
+        files = {"data": self._with_files(data), "score": self._score(None)}
+        process = self._process(f"model {path}", {**request, **files})
+        folder, _ = self._built(_Node(key, process), lambda fraction, text: None)
         facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         inputs, outputs = (tuple(map(_tensor, facts[end])) for end in ("inputs", "outputs"))
         if len(inputs) != 1 or len(outputs) != 1:
             raise ModelError(f"model {path}: has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
-        return SourceModel(path, kept, kind, digest, inputs, outputs)
+        surveyed = tuple(
+            _survey(step, facts["survey"][str(place)]) for place, step in enumerate(steps) if facts["survey"]
+        )
+        return SourceModel(path, kept, kind, digest, inputs, outputs, folder / "reference.npy", surveyed)
+
+    def _rewriting_steps(self) -> list[Step]:
+        """Return each different step that rewrites, once."""
+        steps = {
+            key_of(_described(step)): step
+            for variant in self.experiment.variants
+            for step in variant.steps
+            if compression.rewrites(step.technique)
+        }
+        return list(steps.values())
 
     def build(self, source: SourceModel, variant: Variant, report: Report) -> tuple[Artifact, bool]:
         """Return the artifact of a variant, and whether all of it came from the cache.
@@ -84,16 +116,21 @@ class Builder:
         Raises:
             StepError, ModelError, StorageError: naming the variant and the step.
         """
+        for surveyed in source.survey:
+            if surveyed.error and surveyed.step in variant.steps:
+                raise StepError(f"{variant.name}: {surveyed.step.technique}: {surveyed.error}")
         nodes = self._chain(source, variant)
+        folders: list[Path] = []
         fresh = False
         for index, node in enumerate(nodes):
             folder, was_there = self._built(
                 node,
                 lambda fraction, text, index=index: report((index + fraction) / len(nodes), text),  # type: ignore[misc]
             )
+            folders.append(folder)
             fresh = fresh or not was_there
         report(1.0, "done")
-        return _artifact(folder, variant), not fresh
+        return _artifact(folders, variant), not fresh
 
     def _keep(self, path: Path, digest: str) -> Path:
         """Copy the model into the cache, by its hash: what is built under a key is built from just that content."""
@@ -113,32 +150,48 @@ class Builder:
         nodes: list[_Node] = []
         path, kind, key = source.kept, source.format, source.sha256
         rewriting = [step for step in variant.steps if compression.rewrites(step.technique)]
-        configuring = [step for step in variant.steps if not compression.rewrites(step.technique)]
+        converting = [step for step in variant.steps if not compression.rewrites(step.technique)]
         for step in rewriting:
             node = self._node("rewrite", source, key, path, kind, [step], f"{variant.name}: {step.technique}")
             nodes.append(node)
             path, kind, key = self.cache.folder / "builds" / node.key / "model.keras", "keras2", node.key
-        return [*nodes, self._node("export", source, key, path, kind, configuring, f"{variant.name}: export")]
+        return [*nodes, self._node("export", source, key, path, kind, converting, f"{variant.name}: export")]
 
     def _node(
         self, work: str, source: SourceModel, source_key: str, path: Path, kind: Format, steps: list[Step], label: str
     ) -> _Node:
         data = {
-            "scale": self.samples.scale,
-            "offset": self.samples.offset,
-            "seed": self.experiment.seed,
-            "dtype": source.inputs[0].dtype,
+            **self._data(source.inputs[0].dtype),
             # Only the conversion looks at where the flatbuffer will run: another runtime needs no other training.
             "runtime": self.experiment.runtime if work == "export" else "",
         }
-        described = [{"technique": step.technique, "settings": step.settings} for step in steps]
-        key = key_of(work, source_key, kind, described, data, self.samples.training_sha256, toolchain())
-        files = {
-            "inputs_file": str(self.samples.x_train),
-            "labels_file": None if self.samples.y_train is None else str(self.samples.y_train),
-        }
-        request = {"kind": work, "source": str(path), "format": kind, "steps": described, "data": {**data, **files}}
-        return _Node(key, self._process(label, request))
+        described = [_described(step) for step in steps]
+        teacher = {"path": str(source.kept), "format": source.format}
+        # What a step learns from, or is compared with, is the source model, whose hash the first key is.
+        samples = (self.samples.training_sha256, self._scored_on())
+        key = key_of(work, source_key, kind, described, data, samples, toolchain())
+        score = self._score(source.reference)
+        request = {"kind": work, "source": str(path), "format": kind, "steps": described, "score": score}
+        return _Node(key, self._process(label, {**request, "data": {**self._with_files(data), "teacher": teacher}}))
+
+    def _data(self, dtype: str) -> dict[str, Any]:
+        samples = self.samples
+        values = {"scale": samples.scale, "offset": samples.offset, "seed": self.experiment.seed, "dtype": dtype}
+        return {**values, "runtime": "", "teacher": None}
+
+    def _with_files(self, data: dict[str, Any]) -> dict[str, Any]:
+        labels = self.samples.y_train
+        files = {"inputs_file": str(self.samples.x_train), "labels_file": None if labels is None else str(labels)}
+        return {**data, **files}
+
+    def _score(self, reference: Path | None) -> dict[str, Any]:
+        files = {"inputs_file": str(self.samples.x_test), "labels_file": str(self.samples.y_test)}
+        found = None if reference is None else str(reference)
+        return {**files, "metric": self.experiment.metric, "reference_file": found}
+
+    def _scored_on(self) -> tuple[str, ...]:
+        """The hashes of what every step is scored on, and the metric."""
+        return (self.samples.x_test.stem, self.samples.y_test.stem, self.experiment.metric)
 
     def _process(self, label: str, request: dict[str, Any]) -> StepProcess:
         return StepProcess(label, request, self.experiment.limits.step_timeout_s)
@@ -203,13 +256,22 @@ def toolchain() -> dict[str, str]:
     """Return the versions of everything that a flatbuffer's bytes depend on, our own code by its hash."""
     versions = {name: importlib.metadata.version(name) for name in TOOLCHAIN}
     folder = Path(__file__).parent
-    ours = [*sorted((folder / "compression").glob("*.py"))]
-    names = ("export", "fine_tuning", "keras_bridge", "model_files", "step_worker", "training_data")
+    ours = [*sorted((folder / "compression").glob("*.py")), *sorted((folder / "flatbuffer").glob("*.py"))]
+    names = ("evidence", "export", "fine_tuning", "keras_bridge", "model_files", "step_worker", "training_data")
     ours += [folder / f"{name}.py" for name in names]
     return {**versions, "edgepress": key_of([file_sha256(path) for path in ours])[:16]}
 
 
-def _artifact(folder: Path, variant: Variant) -> Artifact:
+def _described(step: Step) -> dict[str, Any]:
+    return {"technique": step.technique, "settings": step.settings}
+
+
+def _survey(step: Step, found: dict[str, Any]) -> Survey:
+    return Survey(step, tuple(LeftLayer(**layer) for layer in found.get("left", ())), found.get("error", ""))
+
+
+def _artifact(folders: list[Path], variant: Variant) -> Artifact:
+    folder = folders[-1]
     facts = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
     return Artifact(
         sha256=facts["sha256"],
@@ -220,7 +282,14 @@ def _artifact(folder: Path, variant: Variant) -> Artifact:
         outputs=tuple(map(_tensor, facts["outputs"])),
         steps=tuple(str(step) for step in variant.steps),
         toolchain=toolchain(),
+        evidence=tuple(map(_evidence, folders)),
     )
+
+
+def _evidence(folder: Path) -> StepEvidence:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(StepEvidence).validate_json((folder / "evidence.json").read_bytes())
 
 
 def _tensor(fields: dict[str, Any]) -> TensorInfo:

@@ -96,6 +96,7 @@ def _build_all(experiment: Experiment, samples: Samples, cache: Cache, progress:
     source = builder.inspect()
     check_fit(experiment, source, samples)
     stage.finish(f"{source.format}, {source.inputs[0].shape[1:]} → {source.outputs[0].shape[1:]}")
+    _tell_survey(source, progress)
     executor = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
         futures = [executor.submit(_build, builder, source, variant, progress) for variant in experiment.variants]
@@ -103,6 +104,13 @@ def _build_all(experiment: Experiment, samples: Samples, cache: Cache, progress:
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
         builder.stop()
+
+
+def _tell_survey(source: SourceModel, progress: Progress) -> None:
+    """Name what steps will leave as it is, before anything is trained."""
+    for surveyed in source.survey:
+        for layer in surveyed.left:
+            progress.stage(surveyed.step.technique).finish(f"leaves {layer.layer} as it is: {layer.reason}")
 
 
 def _build(builder: Builder, source: SourceModel, variant: Variant, progress: Progress) -> VariantRecord:

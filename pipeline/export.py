@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,29 +36,55 @@ def model_tensors(model: Any) -> tuple[list[TensorInfo], list[TensorInfo]]:
     return inputs, [_tensor(name, spec) for name, spec in signature.structured_outputs.items()]
 
 
-def convert(model: Any, data: TrainingData, configure: Configure) -> bytes:
-    """Return the flatbuffer of ``model`` for one sample at a time.
+@dataclass(frozen=True)
+class Convertible:
+    """A loaded model that can be made a flatbuffer of, at a static batch of 1.
 
     Args:
         model: a Keras model or a loaded SavedModel with one input.
-        data: gives the sizes of dimensions that the model leaves open, and samples to calibrate with.
-        configure: sets up the converter.
-
-    Raises:
-        StepError: if TensorFlow cannot convert it; the message has TensorFlow's reason.
+        data: gives the sizes of dimensions that the model leaves open.
     """
-    import tensorflow as tf
 
-    spec = _static_spec(model, data)
-    call = _signature_call(model) if not hasattr(model, "inputs") else lambda inputs: model(inputs, training=False)
-    function = tf.function(call).get_concrete_function(spec)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], _variables_holder(model))
-    configure(converter)
-    try:
-        content: bytes = converter.convert()
-    except Exception as error:  # the converter raises whatever its stages raise
-        raise StepError(f"TensorFlow cannot convert this model: {_reason(error)}") from error
-    return content
+    model: Any
+    data: TrainingData
+
+    def function(self) -> Any:
+        """Return the model as a concrete function of one sample [1, …]."""
+        import tensorflow as tf
+
+        model = self.model
+        call = _signature_call(model) if not hasattr(model, "inputs") else lambda inputs: model(inputs, training=False)
+        return tf.function(call).get_concrete_function(_static_spec(model, self.data))
+
+    def converter(self) -> Any:
+        """Return a new ``tf.lite.TFLiteConverter`` that nothing is set up on."""
+        import tensorflow as tf
+
+        holder = _variables_holder(self.model)
+        return tf.lite.TFLiteConverter.from_concrete_functions([self.function()], holder)
+
+    def flatbuffer(self, configure: Configure = lambda converter: None) -> bytes:
+        """Return the flatbuffer, float32 unless ``configure`` sets up the converter otherwise.
+
+        Raises:
+            StepError: if TensorFlow cannot convert it; the message has TensorFlow's reason.
+        """
+        converter = self.converter()
+        configure(converter)
+        try:
+            content: bytes = converter.convert()
+        except Exception as error:  # the converter raises whatever its stages raise
+            raise StepError(f"TensorFlow cannot convert this model: {_reason(error)}") from error
+        return content
+
+    def outputs(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return the model's own outputs [samples, …] for ``inputs`` [samples, …], one sample at a time."""
+        import tensorflow as tf
+
+        function = self.function()
+        dtype = function.structured_input_signature[0][0].dtype
+        rows = [_first_output(function(tf.constant(sample[np.newaxis], dtype))) for sample in inputs]
+        return np.concatenate(rows)
 
 
 def flatbuffer_tensors(content: bytes) -> tuple[list[TensorInfo], list[TensorInfo]]:
@@ -81,44 +108,8 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def parity_db(model: Any, content: bytes, data: TrainingData) -> float | None:
-    """Return the signal-to-noise ratio in dB of the flatbuffer's outputs against the model it was converted from.
-
-    Over up to 32 fixed training samples, on this machine; None when the outputs are equal.
-
-    Raises:
-        ModelError: if the model itself gives outputs that are not finite.
-        StepError: if the flatbuffer does, or has less than 10 dB.
-    """
-    inputs = data.inputs(data.fixed_indices(PARITY_SAMPLES))
-    call = _signature_call(model) if not hasattr(model, "inputs") else lambda x: model(x, training=False)
-    expected = np.concatenate([_first_output(call(inputs[i : i + 1])) for i in range(len(inputs))])
-    if not np.isfinite(expected).all():
-        raise ModelError("the model gives outputs that are not finite; look at data.scale, and for NaN in its weights")
-    found = _run(content, inputs)
-    if not np.isfinite(found).all():
-        raise StepError("the flatbuffer gives outputs that are not finite where the model's are")
-    noise = expected - found
-    if not noise.any():
-        return None
-    ratio_db = float(10 * np.log10(max(np.square(expected).sum(), 1e-30) / np.square(noise).sum()))
-    if ratio_db < PARITY_FLOOR_DB:
-        raise StepError(
-            f"the flatbuffer's outputs are not the model's: signal-to-noise ratio {ratio_db:.1f} dB on this machine; "
-            f"expected {PARITY_FLOOR_DB:g} dB at least"
-        )
-    return ratio_db
-
-
-def _first_output(outputs: Any) -> npt.NDArray[np.float64]:
-    if isinstance(outputs, dict):
-        outputs = next(iter(outputs.values()))
-    elif isinstance(outputs, list | tuple):
-        outputs = outputs[0]
-    return np.asarray(outputs, np.float64)
-
-
-def _run(content: bytes, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def flatbuffer_outputs(content: bytes, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the outputs [samples, …] of a flatbuffer as real numbers, computed here one sample at a time."""
     interpreter = _interpreter(content)
     interpreter.allocate_tensors()
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
@@ -128,6 +119,48 @@ def _run(content: bytes, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         interpreter.invoke()
         rows.append(_dequantized(interpreter.get_tensor(target["index"]), target))
     return np.concatenate(rows)
+
+
+def snr_db(expected: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> float | None:
+    """Return the signal-to-noise ratio in dB, 10 log10(Σ expected² / Σ difference²); None without a difference."""
+    noise = expected - found
+    if not noise.any():
+        return None
+    return float(10 * np.log10(max(np.square(expected).sum(), 1e-30) / np.square(noise).sum()))
+
+
+def check_parity(source: Convertible, content: bytes) -> None:
+    """Compare a flatbuffer's outputs with those of the model that it was converted from, over 32 training samples.
+
+    Raises:
+        ModelError: if the model itself gives outputs that are not finite.
+        StepError: if the flatbuffer does, or has less than 10 dB.
+    """
+    inputs = source.data.inputs(source.data.fixed_indices(PARITY_SAMPLES))
+    expected, found = source.outputs(inputs), flatbuffer_outputs(content, inputs)
+    check_finite(expected)
+    if not np.isfinite(found).all():
+        raise StepError("the flatbuffer gives outputs that are not finite where the model's are")
+    ratio_db = snr_db(expected, found)
+    if ratio_db is not None and ratio_db < PARITY_FLOOR_DB:
+        raise StepError(
+            f"the flatbuffer's outputs are not the model's: signal-to-noise ratio {ratio_db:.1f} dB on this machine; "
+            f"expected {PARITY_FLOOR_DB:g} dB at least"
+        )
+
+
+def check_finite(outputs: npt.NDArray[np.float64]) -> None:
+    """Raise ModelError when a model's outputs are not finite."""
+    if not np.isfinite(outputs).all():
+        raise ModelError("the model gives outputs that are not finite; look at data.scale, and for NaN in its weights")
+
+
+def _first_output(outputs: Any) -> npt.NDArray[np.float64]:
+    if isinstance(outputs, dict):
+        outputs = next(iter(outputs.values()))
+    elif isinstance(outputs, list | tuple):
+        outputs = outputs[0]
+    return np.asarray(outputs, np.float64)
 
 
 def _quantized(values: npt.NDArray[Any], detail: dict[str, Any]) -> npt.NDArray[Any]:

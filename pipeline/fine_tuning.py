@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
+from pydantic import Field
+
+from pipeline.compression import Report, RewriteSettings
 from pipeline.errors import StepError
 from pipeline.training_data import TrainingData
 
-Report = Callable[[float, str], None]
+
+class FineTunedSettings(RewriteSettings):
+    """What the settings of every technique that trains a little have in common."""
+
+    epochs: int = Field(3, ge=1, le=1000)
+    batch_size: int = Field(128, ge=1, le=65536)
+    learning_rate: float = Field(0.001, gt=0, le=1)
 
 
 def fine_tune(
-    model: Any,
-    data: TrainingData,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    callbacks: list[Any],
-    report: Report,
+    model: Any, data: TrainingData, settings: FineTunedSettings, report: Report, callbacks: Sequence[Any] = ()
 ) -> None:
     """Train ``model`` (tf_keras) in place with Adam, the learning rate falling to zero as a cosine.
 
@@ -33,9 +36,12 @@ def fine_tune(
     labels = data.labels
     if labels is None:
         raise StepError("fine-tuning needs x_train and y_train; the data has only test samples")
+    epochs, batch_size = settings.epochs, settings.batch_size
     steps = max(1, data.count // batch_size)
     model.compile(
-        optimizer=tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)),
+        optimizer=tf_keras.optimizers.Adam(
+            tf_keras.optimizers.schedules.CosineDecay(settings.learning_rate, epochs * steps)
+        ),
         loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=not _gives_probabilities(model, data)),
     )
     samples = tf.data.Dataset.from_tensor_slices((data.inputs(slice(None)), labels))

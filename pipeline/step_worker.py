@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import json
 import os
 import signal
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline import compression
+import numpy as np
+
+from pipeline import compression, evidence, export
 from pipeline.errors import EdgepressError, StepError
-from pipeline.training_data import TrainingData
+from pipeline.model_files import as_tf_keras, load_keras
+from pipeline.results.record import LeftLayer, StepEvidence, TensorInfo
+from pipeline.training_data import Teacher, TrainingData
 
 _PR_SET_PDEATHSIG = 1
 
@@ -45,56 +51,102 @@ def main() -> None:
 
 
 def _inspect(request: dict[str, Any], channel: TextIO) -> None:
-    from pipeline import export
-
+    """Tell what the model takes and gives, keep its outputs on the scored samples, and survey what steps will leave."""
     source = Path(request["source"])
     if request["format"] == "tflite":
-        inputs, outputs = export.flatbuffer_tensors(source.read_bytes())
+        content = source.read_bytes()
+        inputs, outputs = export.flatbuffer_tensors(content)
+        run: Callable[[Any], Any] = functools.partial(export.flatbuffer_outputs, content)
+        left: dict[str, Any] = {}
     else:
-        inputs, outputs = export.model_tensors(_load(request))
-    _write(request, "model.json", {"inputs": [asdict(t) for t in inputs], "outputs": [asdict(t) for t in outputs]})
+        model = _load(request)
+        evidence.check_weights(model)
+        inputs, outputs = export.model_tensors(model)
+        run = export.Convertible(model, _data(request, inputs[0].dtype)).outputs
+        left = {step["key"]: _surveyed(step, model, source) for step in request["survey"]}
+    facts = {"inputs": [asdict(t) for t in inputs], "outputs": [asdict(t) for t in outputs], "survey": left}
+    _write(request, "model.json", facts)
+    if len(inputs) == len(outputs) == 1 and _fits(inputs[0], request):
+        _keep_reference(request, inputs[0].dtype, run)
+
+
+def _fits(tensor: TensorInfo, request: dict[str, Any]) -> bool:
+    """Whether the samples have the model's shape; the parent tells the user when they have not."""
+    shape = np.load(request["score"]["inputs_file"], mmap_mode="r").shape[1:]
+    expected = tensor.shape[1:]
+    return len(shape) == len(expected) and all(size in (0, real) for size, real in zip(expected, shape, strict=True))
+
+
+def _keep_reference(request: dict[str, Any], dtype: str, run: Callable[[Any], Any]) -> None:
+    score = _score(request, dtype)
+    outputs = run(score.inputs)
+    export.check_finite(outputs)
+    score.write_reference(outputs)
+
+
+def _surveyed(step: dict[str, Any], model: Any, source: Path) -> dict[str, Any]:
+    """Return the layers that a step will leave as they are, or why it can treat none."""
+    technique, settings = _technique(step)
+    try:
+        return {"left": [asdict(layer) for layer in _untreated(technique, as_tf_keras(model, source), settings)]}
+    except EdgepressError as error:
+        return {"error": str(error)}
 
 
 def _rewrite(request: dict[str, Any], channel: TextIO) -> None:
     # TF-MOT sets TF_USE_LEGACY_KERAS as it is imported; setting it here first makes the order of imports irrelevant.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    import tf_keras
-
-    from pipeline.model_files import as_tf_keras
-
-    data = _data(request)
-    tf_keras.utils.set_random_seed(data.seed)
+    _be_deterministic(request["data"]["seed"])
+    data, report = _data(request), StepReport(channel, share=0.95)
     model = as_tf_keras(_load(request), Path(request["source"]))
     (step,) = request["steps"]
-    technique = compression.technique(step["technique"])
-    settings = technique.Settings.model_validate(step["settings"])
-    _write(request, "untreated.json", {"layers": _untreated(technique, model, settings)})
-    rewritten = technique.rewrite(
-        model, settings, data, lambda fraction, text: _tell(channel, fraction=fraction, text=text)
-    )
+    technique, settings = _technique(step)
+    before = evidence.digest(model)
+    for layer in _untreated(technique, model, settings):
+        report.leave(layer.layer, layer.reason)
+    rewritten = technique.rewrite(model, settings, data, report)
+    if evidence.digest(rewritten) == before:
+        raise StepError(f"{step['technique']} changed nothing: layers and weights are what they were")
+    evidence.check_weights(rewritten)
     rewritten.save(Path(request["folder"]) / "model.keras")
+    report(1.0, "scoring")
+    found = evidence.step_evidence(
+        step["technique"],
+        export.Convertible(rewritten, data).flatbuffer(),
+        evidence.model_tensors(rewritten),
+        _score(request),
+        evidence.model_parameters(rewritten),
+    )
+    _write(request, "evidence.json", asdict(report.complete(found)))
 
 
-def _untreated(technique: Any, model: Any, settings: Any) -> list[dict[str, str]]:
+def _be_deterministic(seed: int) -> None:
+    """Make training give the same weights in every process: the same inputs and versions, the same SHA-256."""
+    import tensorflow as tf
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def _untreated(technique: Any, model: Any, settings: Any) -> list[LeftLayer]:
     """Return the layers that a technique leaves as they are; with ``strict`` they are an error before any training."""
-    found = technique.untreated(model, settings) if hasattr(technique, "untreated") else []
+    found: list[LeftLayer] = technique.untreated(model, settings)
     if found and settings.strict:
         named = "; ".join(f"{layer.layer}: {layer.reason}" for layer in found)
         raise StepError(f"strict is true, and these layers cannot be treated: {named}")
-    return [asdict(layer) for layer in found]
+    return found
 
 
 def _export(request: dict[str, Any], channel: TextIO) -> None:
-    from pipeline import export
-
-    data = _data(request)
+    report = StepReport(channel, share=0.9)
+    label = " → ".join(step["technique"] for step in request["steps"]) or "export"
     if request["format"] == "tflite":
-        content, parity = Path(request["source"]).read_bytes(), None
+        content = Path(request["source"]).read_bytes()
     else:
-        model = _load(request)
-        content = export.convert(model, data, lambda converter: _configure(converter, request, data))
-        _tell(channel, fraction=0.9, text="comparing outputs")
-        parity = export.parity_db(model, content, data)
+        content = _converted(request, report)
+    report(1.0, "scoring")
+    found = evidence.step_evidence(label, content, evidence.flatbuffer_tensors(content), _score(request))
     inputs, outputs = export.flatbuffer_tensors(content)
     (Path(request["folder"]) / "model.tflite").write_bytes(content)
     facts = {
@@ -103,31 +155,88 @@ def _export(request: dict[str, Any], channel: TextIO) -> None:
         "gzip_bytes": export.gzip_size(content),
         "inputs": [asdict(tensor) for tensor in inputs],
         "outputs": [asdict(tensor) for tensor in outputs],
-        "parity_db": parity,
     }
     _write(request, "artifact.json", facts)
+    _write(request, "evidence.json", asdict(report.complete(found)))
+
+
+def _converted(request: dict[str, Any], report: StepReport) -> bytes:
+    """Return the flatbuffer of the model by the one step that converts, or the plain float32 one without any."""
+    data = _data(request)
+    source = export.Convertible(_load(request), data)
+    if not request["steps"]:
+        content = source.flatbuffer()
+    else:
+        (step,) = request["steps"]
+        technique, settings = _technique(step)
+        content = technique.convert(source, settings, data, report)
+        evidence.check_converted(step["technique"], content)
+    export.check_parity(source, content)
+    return content
 
 
 _STEPS = {"inspect": _inspect, "rewrite": _rewrite, "export": _export}
 
 
-def _configure(converter: Any, request: dict[str, Any], data: TrainingData) -> None:
-    for step in request["steps"]:
-        technique = compression.technique(step["technique"])
-        technique.configure(converter, technique.Settings.model_validate(step["settings"]), data)
+@dataclass
+class StepReport:
+    """What a technique tells: progress goes to the parent at once, ``share`` of the whole step; the rest is kept."""
+
+    channel: TextIO
+    share: float
+    notes: list[str] = field(default_factory=list)
+    left: list[LeftLayer] = field(default_factory=list)
+
+    def __call__(self, fraction: float, text: str) -> None:
+        """See ``compression.Report``."""
+        _tell(self.channel, fraction=fraction * self.share, text=text)
+
+    def note(self, text: str) -> None:
+        """See ``compression.Report``."""
+        self.notes.append(text)
+
+    def leave(self, layer: str, reason: str) -> None:
+        """See ``compression.Report``."""
+        self.left.append(LeftLayer(layer, reason))
+
+    def complete(self, found: StepEvidence) -> StepEvidence:
+        """Return the evidence with what was told."""
+        return replace(found, left=tuple(self.left), notes=tuple(self.notes))
+
+
+def _technique(step: dict[str, Any]) -> tuple[Any, Any]:
+    technique = compression.technique(step["technique"])
+    return technique, technique.Settings.model_validate(step["settings"])
 
 
 def _load(request: dict[str, Any]) -> Any:
-    from pipeline.model_files import load_keras
-
     return load_keras(Path(request["source"]), request["format"])
 
 
-def _data(request: dict[str, Any]) -> TrainingData:
+def _data(request: dict[str, Any], dtype: str = "") -> TrainingData:
     fields = dict(request["data"])
-    labels = fields.pop("labels_file")
+    teacher = fields.pop("teacher")
+    return _training_data(fields, dtype, None if teacher is None else Teacher(Path(teacher["path"]), teacher["format"]))
+
+
+def _score(request: dict[str, Any], dtype: str = "") -> evidence.HostScore:
+    fields = dict(request["score"])
+    metric, reference = fields.pop("metric"), Path(fields.pop("reference_file") or request["folder"])
+    if reference.is_dir():
+        reference /= "reference.npy"
+    return evidence.HostScore(_training_data({**request["data"], **fields, "teacher": None}, dtype), metric, reference)
+
+
+def _training_data(fields: dict[str, Any], dtype: str, teacher: Teacher | None = None) -> TrainingData:
+    labels = fields["labels_file"]
     return TrainingData(
-        inputs_file=Path(fields.pop("inputs_file")), labels_file=None if labels is None else Path(labels), **fields
+        **{
+            **fields,
+            "inputs_file": Path(fields["inputs_file"]),
+            "labels_file": None if labels is None else Path(labels),
+            "dtype": dtype or fields["dtype"],
+            "teacher": teacher,
+        }
     )
 
 

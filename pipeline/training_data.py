@@ -10,13 +10,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.model_files import Format
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The experiment's model before any step: a file and its format."""
+
+    path: Path
+    format: Format
+
 
 @dataclass(frozen=True)
 class TrainingData:
     """Training samples as memory-mapped files, and the seed that everything random starts from.
 
     ``labels`` is None when there are only samples for calibration. ``runtime`` is where the flatbuffer will
-    run, ``dtype`` what the model takes.
+    run, ``dtype`` what the model takes. ``teacher`` is the experiment's own model, for steps that learn from it.
     """
 
     inputs_file: Path
@@ -26,6 +36,7 @@ class TrainingData:
     seed: int
     runtime: str
     dtype: str = "float32"
+    teacher: Teacher | None = None
 
     @property
     def count(self) -> int:

@@ -1,40 +1,73 @@
 """One module per technique; the module's name is the technique's name in YAML.
 
-A technique has a ``Settings`` section and one or both of
+A technique has a ``Settings`` section and one of
 
 * ``rewrite(model, settings, data, report) -> model``: gives another Keras model (tf_keras), perhaps after training;
-* ``configure(converter, settings, data) -> None``: sets up the conversion to a flatbuffer.
+* ``convert(source, settings, data, report) -> bytes``: gives the flatbuffer of ``source``, a ``Convertible``.
 
-``report(fraction, text)`` tells the parent how far it is. Importing a technique loads no TensorFlow.
+``report`` is a ``Report``: how far it is, and what a reader should know. Importing a technique loads no TensorFlow.
+What several techniques share stands in modules whose names begin with an underscore.
 
-A technique that rewrites may also have ``untreated(model, settings) -> list[Untreated]``, which names every layer with
-weights that it will leave as it is, before anything is trained; its settings are then ``RewriteSettings``, and with
-``strict`` such a layer is an error.
+A technique that rewrites has ``untreated(model, settings) -> list[LeftLayer]`` too, which names every layer with
+weights that it will leave as it is, before anything is trained, or raises StepError when it can treat none; its
+settings are ``RewriteSettings``, and with ``strict`` such a layer is an error.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any, Protocol
 
+from pydantic import Field
+
+from pipeline.results.record import LeftLayer
 from pipeline.yaml_file import Section
 
 
-@dataclass(frozen=True)
-class Untreated:
-    """A layer that a technique leaves as it is, and why."""
+class Report(Protocol):
+    """What a technique tells while it works."""
 
-    layer: str
-    reason: str
+    def __call__(self, fraction: float, text: str) -> None:
+        """Tell how much is done, from 0 to 1, and a few words."""
+
+    def note(self, text: str) -> None:
+        """Keep a sentence for the record: a choice that was made, a warning."""
+
+    def leave(self, layer: str, reason: str) -> None:
+        """Keep that a layer, or an operator, was left as it is."""
 
 
 class RewriteSettings(Section):
-    """What the settings of every technique that rewrites have in common."""
+    """What the settings of every technique that rewrites have in common.
+
+    ``include`` and ``exclude`` are patterns of layer names, as a shell has them; a layer is treated when it matches one
+    of the first and none of the second.
+    """
 
     strict: bool = False
+    include: list[str] = Field(default=["*"], min_length=1)
+    exclude: list[str] = Field(default=[])
+
+    def chooses(self, layer: str) -> bool:
+        """Whether a layer of this name is to be treated."""
+        return _matches(layer, self.include) and not _matches(layer, self.exclude)
+
+
+class ConvertSettings(Section):
+    """What the settings of every technique that converts have in common."""
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def not_chosen(layer: Any) -> LeftLayer:
+    """Return what is said of a layer that ``include`` and ``exclude`` leave out."""
+    return LeftLayer(layer.name, f"{type(layer).__name__}: left out by include or exclude")
 
 
 @cache
@@ -61,5 +94,5 @@ def settings_of(name: str) -> type[Section]:
 
 
 def rewrites(name: str) -> bool:
-    """Whether a technique gives another Keras model, rather than setting up the conversion."""
+    """Whether a technique gives another Keras model, rather than a flatbuffer."""
     return hasattr(technique(name), "rewrite")

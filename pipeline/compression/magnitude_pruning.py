@@ -10,24 +10,27 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from pipeline.compression import Report
 from pipeline.errors import StepError
-from pipeline.fine_tuning import Report, fine_tune
+from pipeline.fine_tuning import FineTunedSettings, fine_tune
+from pipeline.results.record import LeftLayer
 from pipeline.training_data import TrainingData
-from pipeline.yaml_file import Section
 
 _PRUNED_AFTER = 0.6
 """The share of the training after which the final sparsity is reached; the rest heals."""
 
 
-class Settings(Section):
+class Settings(FineTunedSettings):
     """``final_sparsity`` is the share of zeros in each prunable tensor at the end."""
 
     schedule: Literal["polynomial", "constant"] = "polynomial"
     initial_sparsity: float = Field(0.5, ge=0, lt=1)
     final_sparsity: float = Field(0.8, gt=0, lt=1)
-    epochs: int = Field(3, ge=1, le=1000)
-    batch_size: int = Field(128, ge=1, le=65536)
-    learning_rate: float = Field(0.001, gt=0, le=1)
+
+
+def untreated(model: Any, settings: Settings) -> list[LeftLayer]:
+    """Return the layers with weights that TF-MOT does not prune."""
+    return []
 
 
 def rewrite(model: Any, settings: Settings, data: TrainingData, report: Report) -> Any:
@@ -40,8 +43,7 @@ def rewrite(model: Any, settings: Settings, data: TrainingData, report: Report) 
 
     sparsity = tfmot.sparsity.keras
     wrapped = _wrapped(sparsity, model, settings, _steps(settings, data))
-    callbacks = [sparsity.UpdatePruningStep()]
-    fine_tune(wrapped, data, settings.epochs, settings.batch_size, settings.learning_rate, callbacks, report)
+    fine_tune(wrapped, data, settings, report, [sparsity.UpdatePruningStep()])
     pruned = sparsity.strip_pruning(wrapped)
     _check(pruned, settings)
     return pruned

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from pipeline.compression import ConvertSettings, Report
+from pipeline.export import Convertible
 from pipeline.training_data import TrainingData
-from pipeline.yaml_file import Section
 
 
-class Settings(Section):
+class Settings(ConvertSettings):
     """``float16`` stores weights in half precision; ``dynamic_range`` stores them in int8 and quantizes activations
     as they come; ``int8`` computes in integers throughout, calibrated on training samples.
 
@@ -30,8 +31,12 @@ class Settings(Section):
     allow_float: bool = False
 
 
-def configure(converter: Any, settings: Settings, data: TrainingData) -> None:
-    """Set up ``converter`` (a ``tf.lite.TFLiteConverter``) for one mode of quantization."""
+def convert(source: Convertible, settings: Settings, data: TrainingData, report: Report) -> bytes:
+    """Return the flatbuffer of ``source`` in one mode of quantization."""
+    return source.flatbuffer(lambda converter: _configure(converter, settings, data))
+
+
+def _configure(converter: Any, settings: Settings, data: TrainingData) -> None:
     import tensorflow as tf
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -120,3 +120,8 @@ def _decimals(value: float) -> int:
     if value < 9.995:
         return 2
     return 1 if value < 99.95 else 0
+
+
+def millions(count: int) -> str:
+    """Return a large count in millions: ``12.3 M``."""
+    return f"{count / 1e6:.3g} M"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from device_agent.protocol import BoardState, Power, SustainedMinute
 from pipeline.reporting import format
 from pipeline.reporting.columns import VALID, runtime, status
-from pipeline.results.record import RunRecord, VariantRecord
+from pipeline.results.record import RunRecord, StepEvidence, VariantRecord
 
 Lines = tuple[tuple[str, str], ...]
 
@@ -18,6 +18,7 @@ def details(record: RunRecord) -> tuple[tuple[str, Lines], ...]:
     """Return the sections that only some records have, as (title, lines)."""
     found = (
         ("Notes", _lines(record, lambda variant: "; ".join(variant.notes))),
+        ("What each step did", _steps(record)),
         ("Memory", _lines(record, _memory)),
         ("Sustained", _lines(record, _sustained)),
         ("Power", _lines(record, _power)),
@@ -95,6 +96,29 @@ def _meaning(metric: str) -> str:
 def _lines(record: RunRecord, text: Callable[[VariantRecord], str]) -> Lines:
     found = ((variant.name, text(variant)) for variant in record.variants if variant.measurement)
     return tuple((name, said) for name, said in found if said)
+
+
+def _steps(record: RunRecord) -> Lines:
+    return tuple(
+        (f"{variant.name}: {evidence.step}", _evidence(evidence, record.metric))
+        for variant in record.variants
+        if variant.artifact
+        for evidence in variant.artifact.evidence
+    )
+
+
+def _evidence(found: StepEvidence, metric: str) -> str:
+    snr = "identical outputs" if found.snr_db is None else f"SNR {found.snr_db:.1f} dB"
+    told = (
+        f"{found.parameters:,} parameters",
+        f"{format.millions(found.macs)} MACs",
+        f"{found.zeros:.0%} zeros",
+        f"at most {found.most_distinct:,} distinct values in a tensor",
+        f"raw {format.size(found.size_bytes)}, gzip {format.size(found.gzip_bytes)}",
+        f"{format.metric(metric)} {format.fraction(found.score)} over {found.samples:,} samples on the host, {snr}",
+    )
+    left = "; ".join(f"{layer.layer} ({layer.reason})" for layer in found.left)
+    return ". ".join((", ".join(told), *found.notes, *((f"left as it is: {left}",) if left else ())))
 
 
 def _memory(variant: VariantRecord) -> str:

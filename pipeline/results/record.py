@@ -1,15 +1,16 @@
-"""What one run leaves behind: a ``RunRecord``, stored as ``report.json``, schema 2.
+"""What one run leaves behind: a ``RunRecord``, stored as ``report.json``, schema 3.
 
 Every derived number carries its unit in its name. An ``Estimate`` is a point with a 95 % interval.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from device_agent.protocol import BoardState, ConditionSpec, DeviceInfo, Failure, Measurement
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,66 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class TensorEvidence:
+    """The weights of one layer or operator: the share of zeros, and how many distinct values there are."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    zeros: float
+    distinct: int
+
+    @property
+    def count(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class LeftLayer:
+    """A layer, or an operator, that a step leaves as it is, and why."""
+
+    layer: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StepEvidence:
+    """What one step did, as found in what it left behind.
+
+    After a step that rewrites the model, ``tensors`` are the model's weights and the sizes those of its float32
+    flatbuffer; after the conversion, both are of the artifact. ``macs`` are multiply-accumulate operations of one
+    inference. ``score`` is the metric on this machine over ``samples`` test samples, ``snr_db`` the signal-to-noise
+    ratio of the outputs against the source model's, None when they are equal.
+    """
+
+    step: str
+    parameters: int
+    macs: int
+    tensors: tuple[TensorEvidence, ...]
+    size_bytes: int
+    gzip_bytes: int
+    score: float
+    snr_db: float | None
+    samples: int
+    left: tuple[LeftLayer, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def zeros(self) -> float:
+        """The share of zeros over all ``tensors``."""
+        total = sum(tensor.count for tensor in self.tensors)
+        return sum(tensor.zeros * tensor.count for tensor in self.tensors) / total if total else 0.0
+
+    @property
+    def most_distinct(self) -> int:
+        """The most distinct values that any tensor has."""
+        return max((tensor.distinct for tensor in self.tensors), default=0)
+
+
+@dataclass(frozen=True)
 class Artifact:
-    """One flatbuffer, addressed by its content, with the recipe that made it."""
+    """One flatbuffer, addressed by its content, with the recipe that made it and what each of its steps did."""
 
     sha256: str
     path: str
@@ -50,6 +109,7 @@ class Artifact:
     outputs: tuple[TensorInfo, ...]
     steps: tuple[str, ...]
     toolchain: dict[str, str]
+    evidence: tuple[StepEvidence, ...] = ()
 
 
 @dataclass(frozen=True)

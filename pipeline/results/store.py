@@ -91,7 +91,12 @@ def _from_1(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "schema": 2}
 
 
-_MIGRATIONS = {1: _from_1}
+def _from_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Schema 3 has the evidence of each step, which was not taken before: its default says so."""
+    return {**content, "schema": 3}
+
+
+_MIGRATIONS = {1: _from_1, 2: _from_2}
 
 
 def _read_json(path: Path) -> Any:

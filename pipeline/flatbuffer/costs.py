@@ -1,0 +1,74 @@
+"""What a flatbuffer costs: parameters, and multiply-accumulate operations of one inference."""
+
+from __future__ import annotations
+
+import math
+
+from pipeline.flatbuffer.graph import FlatModel, FlatOperator, FlatTensor, Subgraph
+
+_WEIGHT_DTYPES = ("float32", "float16", "int8", "int16", "int4", "uint8")
+
+
+def weight_tensors(model: FlatModel) -> tuple[FlatTensor, ...]:
+    """Return the constants of at least two dimensions that hold weights: no biases, shapes or axes."""
+    return tuple(
+        tensor
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if tensor.constant and len(tensor.shape) >= 2 and tensor.dtype in _WEIGHT_DTYPES
+    )
+
+
+def parameters(model: FlatModel) -> int:
+    """Return how many numbers the weights and biases are: every constant that an operator computes with as a real."""
+    return sum(
+        math.prod(graph.tensors[place].shape)
+        for graph in model.subgraphs
+        for place in {place for operator in graph.operators for place in operator.inputs if place >= 0}
+        if graph.tensors[place].constant and _is_real(graph.tensors[place])
+    )
+
+
+def macs(model: FlatModel) -> int:
+    """Return the multiply-accumulate operations of one invoke: those of convolutions and matrix products.
+
+    A loop's body counts once. Additions, activations and normalizations that were not folded count nothing, as is
+    usual in the field (Howard et al., "MobileNets", 2017, count mult-adds so).
+    """
+    return sum(_of_operator(operator, graph) for graph in model.subgraphs for operator in graph.operators)
+
+
+def _of_operator(operator: FlatOperator, graph: Subgraph) -> int:
+    def shape(place: int) -> tuple[int, ...]:
+        return graph.tensors[place].shape
+
+    if operator.name in ("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D"):
+        # Every weight meets every output position.
+        # A grouped convolution's weights have only the inputs of their group.
+        return math.prod(shape(operator.outputs[0])[:-1]) * math.prod(shape(operator.inputs[1]))
+    if operator.name == "TRANSPOSE_CONV":
+        # Each input position meets every weight.
+        return math.prod(shape(operator.inputs[2])[:-1]) * math.prod(shape(operator.inputs[1]))
+    if operator.name == "FULLY_CONNECTED":
+        units, depth = shape(operator.inputs[1])
+        return math.prod(shape(operator.inputs[0])) // depth * depth * units
+    if operator.name == "BATCH_MATMUL":
+        adjoint = bool(operator.options.AdjX()) if operator.options else False
+        depth = shape(operator.inputs[0])[-2 if adjoint else -1]
+        return math.prod(shape(operator.outputs[0])) * depth
+    if "SEQUENCE_LSTM" in operator.name or "SEQUENCE_RNN" in operator.name:
+        return _of_sequence(operator, graph)
+    return 0
+
+
+def _of_sequence(operator: FlatOperator, graph: Subgraph) -> int:
+    """Return one multiplication for each weight and step of a fused recurrent layer; its inputs are [batch, time, …] or
+    [time, batch, …], and the batch is 1."""
+    steps = math.prod(graph.tensors[operator.inputs[0]].shape[:2])
+    weights = (graph.tensors[place] for place in operator.inputs[1:] if place >= 0)
+    return steps * sum(math.prod(tensor.shape) for tensor in weights if tensor.constant and len(tensor.shape) == 2)
+
+
+def _is_real(tensor: FlatTensor) -> bool:
+    # A quantized bias is an int32 with scales; axes and shapes have none.
+    return tensor.dtype in _WEIGHT_DTYPES or tensor.scales.size > 0

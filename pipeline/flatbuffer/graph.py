@@ -1,0 +1,187 @@
+"""A ``.tflite`` file as frozen values: tensors, operators and their versions.
+
+The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs`` of TensorFlow; its reader comes with LiteRT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ModelError
+
+_IDENTIFIER = b"TFL3"
+_DTYPES = {
+    "FLOAT32": "float32",
+    "FLOAT16": "float16",
+    "INT32": "int32",
+    "UINT8": "uint8",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "INT16": "int16",
+    "INT8": "int8",
+    "FLOAT64": "float64",
+    "UINT32": "uint32",
+    "UINT16": "uint16",
+    "INT4": "int4",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FlatTensor:
+    """One tensor. ``stored`` are the bytes of a constant, empty for what is computed; ``scales`` of a quantized one."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    stored: npt.NDArray[np.uint8]
+    scales: npt.NDArray[np.float32]
+    zero_points: npt.NDArray[np.int64]
+    quantized_dimension: int
+    sparse: bool
+
+    @property
+    def constant(self) -> bool:
+        """Whether its values stand in the file."""
+        return self.stored.size > 0
+
+    def values(self) -> npt.NDArray[Any]:
+        """Return a constant's values as they are stored, int4 as int8; of a sparse one only those that are kept."""
+        if self.dtype == "int4":
+            return _unpacked_int4(self.stored)[: int(np.prod(self.shape))]
+        values: npt.NDArray[Any] = self.stored.view(np.dtype(self.dtype))
+        return values
+
+
+@dataclass(frozen=True)
+class FlatOperator:
+    """One operator: its name, version, the places of its tensors (-1 for one that is left out), and its options."""
+
+    name: str
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Any
+
+
+@dataclass(frozen=True)
+class Subgraph:
+    """A graph of operators, in the order in which they run."""
+
+    tensors: tuple[FlatTensor, ...]
+    operators: tuple[FlatOperator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FlatModel:
+    """A whole file; ``subgraphs`` begins with the one that is invoked."""
+
+    subgraphs: tuple[Subgraph, ...]
+
+    @property
+    def main(self) -> Subgraph:
+        """The graph that is invoked."""
+        return self.subgraphs[0]
+
+
+def read_model(content: bytes) -> FlatModel:
+    """Return the model in a ``.tflite`` file.
+
+    Raises:
+        ModelError: if the content is no such file, or a damaged one.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    if content[4:8] != _IDENTIFIER:
+        raise ModelError(f"content begins with {content[:8]!r}; expected a .tflite file")
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        codes = [model.OperatorCodes(place) for place in range(model.OperatorCodesLength())]
+        graphs = [model.Subgraphs(place) for place in range(model.SubgraphsLength())]
+        return FlatModel(tuple(_subgraph(model, graph, codes) for graph in graphs))
+    except (
+        ValueError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        KeyError,
+    ) as error:  # whatever damage makes it stumble on
+        raise ModelError(f"a damaged .tflite file: {error}") from error
+
+
+def _subgraph(model: Any, graph: Any, codes: list[Any]) -> Subgraph:
+    return Subgraph(
+        tensors=tuple(_tensor(model, graph.Tensors(place)) for place in range(graph.TensorsLength())),
+        operators=tuple(_operator(graph.Operators(place), codes) for place in range(graph.OperatorsLength())),
+        inputs=_places(graph.InputsAsNumpy()),
+        outputs=_places(graph.OutputsAsNumpy()),
+    )
+
+
+def _tensor(model: Any, tensor: Any) -> FlatTensor:
+    type_name = _names("TensorType")[tensor.Type()]
+    quantization = tensor.Quantization()
+    stored = model.Buffers(tensor.Buffer()).DataAsNumpy()
+    return FlatTensor(
+        name=(tensor.Name() or b"").decode(errors="replace"),
+        shape=_places(tensor.ShapeAsNumpy()),
+        dtype=_DTYPES.get(type_name, type_name.lower()),
+        stored=_array(stored, np.uint8),
+        scales=_array(quantization.ScaleAsNumpy() if quantization else 0, np.float32),
+        zero_points=_array(quantization.ZeroPointAsNumpy() if quantization else 0, np.int64),
+        quantized_dimension=quantization.QuantizedDimension() if quantization else 0,
+        sparse=tensor.Sparsity() is not None,
+    )
+
+
+def _operator(operator: Any, codes: list[Any]) -> FlatOperator:
+    code = codes[operator.OpcodeIndex()]
+    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    name = _names("BuiltinOperator")[number]
+    if name == "CUSTOM":
+        name = (code.CustomCode() or b"CUSTOM").decode(errors="replace")
+    return FlatOperator(
+        name, code.Version(), _places(operator.InputsAsNumpy()), _places(operator.OutputsAsNumpy()), _options(operator)
+    )
+
+
+def _options(operator: Any) -> Any:
+    """Return the operator's table of options as the schema's reader gives it, None where there is none."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    table = operator.BuiltinOptions()
+    if table is None:
+        return None
+    reader = getattr(schema, _names("BuiltinOptions")[operator.BuiltinOptionsType()])()
+    reader.Init(table.Bytes, table.Pos)
+    return reader
+
+
+@cache
+def _names(enumeration: str) -> dict[int, str]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    values = vars(getattr(schema, enumeration))
+    return {value: name for name, value in values.items() if not name.startswith("_")}
+
+
+def _places(array: Any) -> tuple[int, ...]:
+    # Where there is no vector, the schema's reader gives the number 0.
+    return () if isinstance(array, int) else tuple(int(value) for value in array)
+
+
+def _array(array: Any, dtype: type[Any]) -> npt.NDArray[Any]:
+    return np.zeros(0, dtype) if isinstance(array, int) else array
+
+
+def _unpacked_int4(stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
+    """Return two signed values of each byte, the lower four bits first."""
+    pairs = np.stack([stored & 0xF, stored >> 4], axis=-1).reshape(-1).astype(np.int8)
+    unpacked: npt.NDArray[np.int8] = np.where(pairs > 7, pairs - 16, pairs).astype(np.int8)
+    return unpacked
