@@ -1,5 +1,6 @@
 # make run    the whole line on real data, on this machine; ends with a report
-# make test   everything CI checks
+# make test   the checks and tests
+# make test-layer-types   every technique on every type of layer
 # make setup  the environments only: the host's, and one for each runtime of the agent
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
@@ -11,7 +12,7 @@ PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
 export PYTHONUNBUFFERED = 1
 
 .SECONDARY:
-.PHONY: run test check setup environments benchmarks lock clean
+.PHONY: run test test-layer-types layer-types check setup environments benchmarks lock clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -23,6 +24,13 @@ test: $(HOST)/.test-installed
 	rm -f .coverage .coverage.*
 	$(HOST)/bin/python -m pytest --cov --cov-report= $(PYTEST_FLAGS)
 	$(HOST)/bin/python -m coverage report
+
+# Every technique on every type of layer; layer-types writes what it finds into docs/compression.md.
+test-layer-types: $(HOST)/.test-installed
+	$(HOST)/bin/python -m pytest -m layer_types $(PYTEST_FLAGS)
+
+layer-types: $(HOST)/.test-installed
+	EDGEPRESS_WRITE_LAYER_TYPES=1 $(HOST)/bin/python -m pytest -m layer_types
 
 check: $(HOST)/.test-installed
 	$(HOST)/bin/ruff check .

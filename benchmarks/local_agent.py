@@ -38,13 +38,18 @@ def blob_of(array: np.ndarray[Any, Any], folder: Path) -> Blob:
     return Blob(digest, path.replace(folder / f"{digest}.npy"))
 
 
-def done(client: AgentClient, spec: JobSpec, blobs: list[Blob]) -> JobResult:
-    """Return the result of a job after it was forgotten on the other side; a failure ends the program."""
+def done(client: AgentClient, spec: JobSpec, blobs: list[Blob], files: Path | None = None) -> JobResult:
+    """Return the result of a job after it was forgotten on the other side; a failure ends the program.
+
+    With ``files`` the job's raw samples are brought into that folder.
+    """
     client.acquire("a benchmark")
     client.push(blobs, lambda done, total: None)
     job_id = client.submit(spec)
     client.follow(job_id, lambda event: None)
     result = client.result(job_id)
+    if files is not None:
+        client.fetch_files(result, files, lambda done, total: None)
     client.acknowledge(job_id)
     client.release()
     if result.failures:

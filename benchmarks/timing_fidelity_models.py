@@ -17,7 +17,7 @@ from device_agent.samples import quantize
 from models import fashion_mnist
 from pipeline import export
 from pipeline.cache import user_cache
-from pipeline.compression import quantization
+from pipeline.compression import NoReport, quantization
 from pipeline.training_data import TrainingData
 
 # As small boards run it: 1.6 MB of weights, few enough to stay in a cache. What is timed is then the runtime, and not
@@ -32,14 +32,10 @@ def main(folder: Path) -> None:
     dataset = fashion_mnist.load_data(None, user_cache().folder, lambda what, done, total: None)
     data = _data(folder, "fashion_mnist", dataset.x_train[:1000], dataset.scale)
     model = keras.models.load_model(fashion_mnist.CHECKPOINT, compile=False)
-    int8 = quantization.Settings(mode="int8")
-    _write(folder, "fashion_mnist_float32", export.convert(model, data, lambda converter: None), data)
-    _write(
-        folder,
-        "fashion_mnist_int8",
-        export.convert(model, data, lambda converter: quantization.configure(converter, int8, data)),
-        data,
-    )
+    source = export.Convertible(model, data)
+    int8 = quantization.convert(source, quantization.Settings(mode="int8"), data, NoReport())
+    _write(folder, "fashion_mnist_float32", source.flatbuffer(), data)
+    _write(folder, "fashion_mnist_int8", int8, data)
     keras.utils.set_random_seed(0)
     shape = (MOBILENET_SIDE, MOBILENET_SIDE, 3)
     mobilenet = keras.applications.MobileNetV2(
@@ -47,7 +43,7 @@ def main(folder: Path) -> None:
     )
     images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
     data = _data(folder, "mobilenet_v2", images, 1 / 255)
-    _write(folder, "mobilenet_v2_float32", export.convert(mobilenet, data, lambda converter: None), data)
+    _write(folder, "mobilenet_v2_float32", export.Convertible(mobilenet, data).flatbuffer(), data)
 
 
 def _data(folder: Path, name: str, inputs: np.ndarray[Any, Any], scale: float) -> TrainingData:

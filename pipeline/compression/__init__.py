@@ -41,6 +41,19 @@ class Report(Protocol):
         """Keep that a layer, or an operator, was left as it is."""
 
 
+class NoReport:
+    """A ``Report`` that nobody reads."""
+
+    def __call__(self, fraction: float, text: str) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
+
+    def leave(self, layer: str, reason: str) -> None:
+        """Do nothing."""
+
+
 class RewriteSettings(Section):
     """What the settings of every technique that rewrites have in common.
 

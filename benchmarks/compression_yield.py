@@ -1,0 +1,197 @@
+"""What edgepress's compression yields against what others document, on three models of Fashion-MNIST.
+
+Both sides start from the same checkpoint and may train on the same images. Every flatbuffer, edgepress's and the
+peers', is then timed and scored in one job of a local agent on one runtime: interleaved processes, all test images.
+A pair is judged as a report judges two variants: faster or slower by paired blocks, better or worse by McNemar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from local_agent import blob_of, done, local_agent
+
+from device_agent.protocol import DataSpec, JobResult, JobSpec, Measurement, MeasureSpec, ModelSpec
+from models import fashion_mnist, fashion_mnist_mobilenet, fashion_mnist_resnet8
+from pipeline.agent_client import AgentClient, Blob
+from pipeline.artifacts import Builder
+from pipeline.cache import user_cache
+from pipeline.config import load_experiment
+from pipeline.export import gzip_size, sha256
+from pipeline.results.comparison import SLOWER, WORSE, compare
+from pipeline.results.record import Comparison
+from pipeline.samples import fetch_samples
+
+Scores = dict[str, npt.NDArray[Any]]
+
+FOLDER = Path(__file__).parent
+MODELS = {module.__name__.rpartition(".")[2]: module.CHECKPOINT for module in (
+    fashion_mnist, fashion_mnist_resnet8, fashion_mnist_mobilenet
+)}  # fmt: skip
+# Whose flatbuffer is compared with whose: the same technique on both sides.
+PAIRS = {
+    "int8": ("tf_int8", "aeq_static_int8"),
+    "dynamic_range": ("tf_dynamic_range", "aeq_dynamic"),
+    "pruned_int8": ("tf_pruned_int8",),
+    "pcqat": ("tf_pcqat",),
+}
+BASELINE, PLAIN, SMALL, CHANNELS = "float32", "int8", "small", "channel_pruned_int8"
+MOST_GZIP = 1.02
+SMALLER, FASTER, MOST_LOST_PP = 10.0, 2.0, 1.0
+
+
+@dataclass(frozen=True)
+class Flatbuffer:
+    """One file, what it weighs, and what the agent says of it."""
+
+    path: Path
+    measurement: Measurement
+
+    @property
+    def gzip_bytes(self) -> int:
+        """Its size after gzip."""
+        return gzip_size(self.path.read_bytes())
+
+
+def main() -> int:
+    """Print each pair and what was asked for; return 1 when a limit is missed."""
+    asked = _arguments()
+    missed = [name for name in asked.models if not _judged(name, asked.samples)]
+    print(f"limits missed on: {', '.join(missed) or 'none'}")
+    return int(bool(missed))
+
+
+def _judged(name: str, samples: int) -> bool:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder)
+        data = _training_data(scratch, samples)
+        paths = {**_ours(name, scratch, data), **_peers(MODELS[name], scratch, data)}
+        print(f"\n{name}: {len(paths)} flatbuffers built, fine-tuned on {samples:,} images", flush=True)
+        with local_agent(scratch / "home") as client:
+            result, scores = _measured(client, paths, data, scratch)
+    found = {m.model: Flatbuffer(paths[m.model], m) for m in result.measurements}
+    return _report(found, scores)
+
+
+def _report(found: dict[str, Flatbuffer], scores: Scores) -> bool:
+    baseline, within = found[BASELINE], True
+    for name, one in sorted(found.items()):
+        lost_pp = 100 * (baseline.measurement.score.value - one.measurement.score.value)
+        ratio = one.gzip_bytes / baseline.gzip_bytes
+        print(f"{name:22} top-1 {one.measurement.score.value:.2%} ({-lost_pp:+.2f} pp), gzip {ratio:.3f} of float32")
+    for ours, peers in PAIRS.items():
+        for peer in peers:
+            within &= _no_worse(found[ours], found[peer], scores)
+    return within & _small_enough(found) & _fast_enough(found, scores)
+
+
+def _no_worse(ours: Flatbuffer, peer: Flatbuffer, scores: Scores) -> bool:
+    compared: Comparison = compare(ours.measurement, peer.measurement, scores)
+    gzip_ratio = ours.gzip_bytes / peer.gzip_bytes
+    within = compared.speed != SLOWER and compared.accuracy != WORSE and gzip_ratio <= MOST_GZIP
+    print(
+        f"{ours.measurement.model} against {peer.measurement.model}: time {compared.time_ratio.value:.3f} "
+        f"({compared.speed}), gzip {gzip_ratio:.3f}, accuracy {compared.accuracy} (p = {compared.p_value:.3f}): "
+        f"{'within' if within else 'NOT within'}"
+    )
+    return within
+
+
+def _small_enough(found: dict[str, Flatbuffer]) -> bool:
+    ratio = found[BASELINE].gzip_bytes / found[SMALL].gzip_bytes
+    lost_pp = 100 * (found[BASELINE].measurement.score.value - found[SMALL].measurement.score.value)
+    within = ratio >= SMALLER and lost_pp <= MOST_LOST_PP
+    print(f"{SMALL}: {ratio:.1f} times smaller, {lost_pp:.2f} pp lost (at least {SMALLER:g}, at most {MOST_LOST_PP:g})")
+    return within
+
+
+def _fast_enough(found: dict[str, Flatbuffer], scores: Scores) -> bool:
+    ratio = compare(found[PLAIN].measurement, found[CHANNELS].measurement, scores).time_ratio.value
+    lost_pp = 100 * (found[BASELINE].measurement.score.value - found[CHANNELS].measurement.score.value)
+    within = ratio >= FASTER and lost_pp <= MOST_LOST_PP
+    print(
+        f"{CHANNELS}: {ratio:.2f} times faster, {lost_pp:.2f} pp lost (at least {FASTER:g}, at most {MOST_LOST_PP:g})"
+    )
+    return within
+
+
+def _training_data(scratch: Path, samples: int) -> Path:
+    dataset = fashion_mnist.load_data(None, user_cache().folder, lambda what, done, total: None)
+    path = scratch / "data.npz"
+    np.savez(
+        path,
+        x_train=dataset.x_train[:samples],
+        y_train=dataset.y_train[:samples],
+        x_test=dataset.x_test,
+        y_test=dataset.y_test,
+    )
+    return path
+
+
+def _ours(name: str, scratch: Path, data: Path) -> dict[str, Path]:
+    """Build the variants of ``compression_yield.yaml``; what the cache has is not built again."""
+    text = (FOLDER / "compression_yield.yaml").read_text()
+    (scratch / "ours.yaml").write_text(text.replace("MODEL", str(MODELS[name])).replace("DATA", str(data)))
+    experiment = load_experiment(scratch / "ours.yaml")
+    samples = fetch_samples(experiment, user_cache(), lambda what, done, total: None)
+    builder = Builder(experiment, samples, user_cache())
+    source = builder.inspect()
+    built = {}
+    for variant in experiment.variants:
+        artifact, _ = builder.build(source, variant, lambda fraction, text: None)
+        built[variant.name] = Path(artifact.path)
+        print(f"{name}: edgepress {variant.name}", flush=True)
+    return built
+
+
+def _peers(checkpoint: Path, scratch: Path, data: Path) -> dict[str, Path]:
+    """Build the peers' flatbuffers, each in a process of its own."""
+    built = {}
+    for recipe in (recipe for recipes in PAIRS.values() for recipe in recipes):
+        built[recipe] = scratch / f"{recipe}.tflite"
+        script = FOLDER / "compression_yield_peers.py"
+        command = [sys.executable, str(script), recipe, str(checkpoint), str(data), str(built[recipe])]
+        made = subprocess.run(command, capture_output=True, text=True)
+        if made.returncode:
+            raise SystemExit(f"{recipe} cannot be built: {made.stderr[-2000:]}")
+        print(f"{checkpoint.stem}: {recipe}", flush=True)
+    return built
+
+
+def _measured(client: AgentClient, paths: dict[str, Path], data: Path, scratch: Path) -> tuple[JobResult, Scores]:
+    with np.load(data) as arrays:
+        inputs, labels = blob_of(arrays["x_test"], scratch), blob_of(arrays["y_test"], scratch)
+        count = len(arrays["y_test"])
+    blobs = {name: Blob(sha256(path.read_bytes()), path) for name, path in paths.items()}
+    spec = JobSpec(
+        name="compression yield",
+        models=tuple(ModelSpec(name, blob.sha256, "litert") for name, blob in blobs.items()),
+        data=DataSpec(inputs.sha256, labels.sha256, count, 1 / 255, 0.0),
+        metric="top1",
+        measure=MeasureSpec(processes=7, warmup_s=0.3, timing_s=0.5),
+        baseline=BASELINE,
+    )
+    unique = {blob.sha256: blob for blob in [*blobs.values(), inputs, labels]}
+    files = scratch / "files"
+    files.mkdir()
+    result = done(client, spec, list(unique.values()), files)
+    return result, {path.name: np.load(path) for path in files.glob("*.npy")}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--samples", type=int, default=20_000, help="training images, for both sides")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
