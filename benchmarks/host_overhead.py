@@ -1,8 +1,9 @@
 """What edgepress adds to the TensorFlow calls it makes: a run of the five variants against a plain script.
 
-Both start with nothing built, in the same number of processes, as many at a time as there are cores. The plain script
-measures nothing on a device, so the run is asked for the least: one process a variant, no warm-up, 64 invokes. What
-remains on edgepress's side (keys, hashes, the parity check, push, score of 10,000 images, three reports) is overhead.
+Both start with nothing built, in the same number of processes, as many at a time as there are cores, and both score
+what each step left on 2,000 images. The plain script measures nothing on a device, so the run is asked for the least:
+one process a variant, no warm-up, 64 invokes. What remains on edgepress's side (keys, hashes, the parity check, the
+evidence, push, score of 10,000 images, three reports) is overhead.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def prepare_data(scratch: Path) -> Path:
     dataset = fashion_mnist.load_data(None, user_cache().folder, lambda what, done, total: None)
     folder = scratch / "data"
     folder.mkdir()
-    np.save(folder / "x_train.npy", dataset.x_train)
-    np.save(folder / "y_train.npy", dataset.y_train)
+    for name in ("x_train", "y_train", "x_test", "y_test"):
+        np.save(folder / f"{name}.npy", getattr(dataset, name))
     cached = scratch / "cache" / "edgepress"
     cached.mkdir(parents=True)
     (cached / "datasets").symlink_to(user_cache().folder / "datasets")
@@ -85,7 +86,7 @@ def run_plain(scratch: Path, data: Path) -> None:
         step("prune", source, "pruned.keras")
         step("int8", pruned, "pruned_int8.tflite")
 
-    step("inspect", source, "inspect.txt")
+    step("inspect", source, "inspect.npy")
     with ThreadPoolExecutor(os.cpu_count()) as executor:
         modes = ("float32", "float16", "dynamic_range", "int8")
         futures = [executor.submit(step, mode, source, f"{mode}.tflite") for mode in modes]

@@ -15,14 +15,19 @@ import numpy as np
 
 SCALE = np.float32(1 / 255)
 EPOCHS = 3
+SCORED = 2000
 
 
 def inspect(source: Path, data: Path, out: Path) -> None:
-    """Load the model and look at its shapes."""
+    """Load the model, look at its shapes, and at what it makes of the scored images."""
     import keras
+    import tensorflow as tf
 
     model = keras.models.load_model(source, compile=False)
-    out.write_text(f"{model.input_shape} {model.output_shape}")
+    print(model.input_shape, model.output_shape)
+    concrete = _concrete(model)
+    images, _ = _scored(data)
+    np.save(out, np.concatenate([np.asarray(concrete(tf.constant(image[np.newaxis]))) for image in images]))
 
 
 def prune(source: Path, data: Path, out: Path) -> None:
@@ -46,26 +51,63 @@ def prune(source: Path, data: Path, out: Path) -> None:
     batches = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=0).batch(128, drop_remainder=True)
     callbacks = [tfmot.sparsity.keras.UpdatePruningStep()]
     model.fit(batches.prefetch(2), epochs=EPOCHS, verbose=0, callbacks=callbacks)
-    tfmot.sparsity.keras.strip_pruning(model).save(out)
+    model = tfmot.sparsity.keras.strip_pruning(model)
+    model.save(out)
+    score(_converter(model, keras3=False).convert(), data)
 
 
 def export(source: Path, data: Path, out: Path, mode: str) -> None:
     """Convert at a batch of 1, in one mode of quantization."""
     import keras
-    import tensorflow as tf
     import tf_keras
 
     pruned = source.name.startswith("pruned")
     model = (tf_keras if pruned else keras).models.load_model(source, compile=False)
+    converter = _converter(model, keras3=not pruned)
+    configure(converter, mode, data)
+    content = converter.convert()
+    out.write_bytes(content)
+    score(content, data)
+
+
+def score(content: bytes, data: Path) -> float:
+    """Return the share of the scored images that a flatbuffer gets right."""
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    scale, zero_point = source["quantization"]
+    images, labels = _scored(data)
+    right = 0
+    for image, label in zip(images, labels, strict=True):
+        given = np.round(image / scale + zero_point) if scale else image
+        interpreter.set_tensor(source["index"], given[np.newaxis].astype(source["dtype"]))
+        interpreter.invoke()
+        right += int(interpreter.get_tensor(target["index"]).argmax() == label)
+    return right / SCORED
+
+
+def _scored(data: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    x, y = np.load(data / "x_test.npy", mmap_mode="r"), np.load(data / "y_test.npy")
+    return x[:SCORED].astype(np.float32) * SCALE, y[:SCORED]
+
+
+def _concrete(model: Any) -> Any:
+    import tensorflow as tf
+
     function = tf.function(lambda x: model(x, training=False))
-    concrete = function.get_concrete_function(tf.TensorSpec([1, 28, 28, 1], tf.float32))
+    return function.get_concrete_function(tf.TensorSpec([1, 28, 28, 1], tf.float32))
+
+
+def _converter(model: Any, keras3: bool) -> Any:
+    import tensorflow as tf
+
     holder: Any = model
-    if not pruned:
+    if keras3:
         holder = tf.Module()
         holder.all_variables = [variable.value for variable in model.variables]
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], holder)
-    configure(converter, mode, data)
-    out.write_bytes(converter.convert())
+    return tf.lite.TFLiteConverter.from_concrete_functions([_concrete(model)], holder)
 
 
 def configure(converter: Any, mode: str, data: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from device_agent.protocol import BoardState, Power, SustainedMinute
+from pipeline import compression
 from pipeline.reporting import format
 from pipeline.reporting.columns import VALID, runtime, status
 from pipeline.results.record import RunRecord, StepEvidence, VariantRecord
@@ -100,11 +101,18 @@ def _lines(record: RunRecord, text: Callable[[VariantRecord], str]) -> Lines:
 
 def _steps(record: RunRecord) -> Lines:
     return tuple(
-        (f"{variant.name}: {evidence.step}", _evidence(evidence, record.metric))
+        (f"{variant.name}: {evidence.step}", f"{_explained(evidence.step)} {_evidence(evidence, record.metric)}")
         for variant in record.variants
         if variant.artifact
         for evidence in variant.artifact.evidence
     )
+
+
+def _explained(step: str) -> str:
+    """Return what a step is for, in the first words of its technique's module."""
+    if step not in compression.known():
+        return "The model as it is, for one sample at a time."
+    return str(compression.technique(step).__doc__).strip().splitlines()[0]
 
 
 def _evidence(found: StepEvidence, metric: str) -> str:
