@@ -43,10 +43,15 @@ _DTYPES = {
     "INT4": "int4",
 }
 
+_NUMBERS = (*(name for name in _DTYPES.values() if name != "int4"), "uint64")
+
 
 @dataclass(frozen=True, eq=False)
 class FlatTensor:
-    """One tensor. ``stored`` are the bytes of a constant, empty for what is computed; ``scales`` of a quantized one."""
+    """One tensor. ``stored`` are the bytes of a constant, empty for what is computed; ``scales`` of a quantized one.
+
+    With a ``block_size`` so many values of a row share a scale, and the scales are another tensor's.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -56,6 +61,12 @@ class FlatTensor:
     zero_points: npt.NDArray[np.int64]
     quantized_dimension: int
     sparse: bool
+    block_size: int = 0
+
+    @property
+    def holds_numbers(self) -> bool:
+        """Whether its values are numbers that numpy, or ``values``, can give."""
+        return self.dtype == "int4" or self.dtype in _NUMBERS
 
     @property
     def constant(self) -> bool:
@@ -173,7 +184,18 @@ def _tensor(model: Any, tensor: Any) -> FlatTensor:
         zero_points=_array(quantization.ZeroPointAsNumpy() if quantization else 0, np.int64),
         quantized_dimension=quantization.QuantizedDimension() if quantization else 0,
         sparse=tensor.Sparsity() is not None,
+        block_size=_block_size(quantization),
     )
+
+
+def _block_size(quantization: Any) -> int:
+    from ai_edge_litert import schema_py_generated as schema
+
+    if not quantization or quantization.DetailsType() != schema.QuantizationDetails.BlockwiseQuantization:
+        return 0
+    table, reader = quantization.Details(), schema.BlockwiseQuantization()
+    reader.Init(table.Bytes, table.Pos)
+    return int(reader.BlockSize())
 
 
 def _operator(operator: Any, codes: list[Any]) -> FlatOperator:
