@@ -50,7 +50,7 @@ def check_variants(
         cache: where verdicts are kept.
         progress: gets a stage of its own.
     """
-    if not is_installable(target.name):
+    if not is_installable(target.name) or not _artifacts(variants):
         return list(variants)
     stage = progress.stage("pre-flight", unit="variants")
     checked, told = _compare_operators(variants, target)

@@ -15,7 +15,10 @@ KIND = "preflight"
 
 # By the kind of failure; the others speak for themselves.
 _VERBS = {"crash": "dies of it", "load": "refuses it", "invoke": "cannot run it"}
-_INT16 = 'it has int16 activations, which not every operator takes there; "quantization: {mode: int8}" has none'
+_SUSPECTS = {
+    "int16": 'it has int16 activations, which not every operator takes there; "quantization: {mode: int8}" has none',
+    "int4": 'it has int4 weights, which not every operator takes there; "runtime: litert" takes more',
+}
 
 
 def unable(outcome: Outcome) -> str:
@@ -29,8 +32,8 @@ def problem_of(outcome: Outcome, artifact: Artifact, experiment: Experiment, env
     """Return why an artifact is not to be pushed, with the setting that avoids it where there is one; or nothing."""
     where = f"{environment.runtime} {environment.version} on this machine"
     if isinstance(outcome, Failure):
-        advice = f"; {_INT16}" if outcome.kind in ("load", "invoke", "crash") and _has_int16(artifact) else ""
-        return f"{where} {_VERBS.get(outcome.kind, 'has no answer')}: {outcome.message}{advice}"
+        suspects = _suspects(artifact) if outcome.kind in _VERBS else ()
+        return "; ".join((f"{where} {_VERBS.get(outcome.kind, 'has no answer')}: {outcome.message}", *suspects))
     parity = outcome.parity if isinstance(outcome, Scored) else ()
     far_off = [output for output in parity if output.snr_db is not None and output.snr_db < experiment.min_snr_db]
     if not far_off:
@@ -50,13 +53,19 @@ def _said(output: OutputParity) -> str:
 
 def _cause(artifact: Artifact, experiment: Experiment) -> str:
     """Tell a runtime that computes wrongly from a model that became another function."""
-    here = artifact.evidence[-1].snr_db if artifact.evidence else None
-    if here is None or here >= experiment.min_snr_db:
-        found = "what the source model does" if here is None else f"{here:.1f} dB"
-        return f"TensorFlow computes {found} with the same file: the runtime does it wrongly, choose another"
-    return f"TensorFlow has {here:.1f} dB with the same file: it is another function; lower min_snr_db if that is meant"
+    here = artifact.evidence[-1].snr_db
+    if here is not None and here < experiment.min_snr_db:
+        return f"TensorFlow has {here:.1f} dB with it: it is another function; lower min_snr_db if that is meant"
+    found = "no difference at all" if here is None else f"{here:.1f} dB"
+    return f"TensorFlow has {found} with it, so the runtime computes it wrongly; choose another"
 
 
-def _has_int16(artifact: Artifact) -> bool:
-    tensors = read_model(Path(artifact.path).read_bytes()).main.tensors
-    return any(tensor.dtype == "int16" and not tensor.constant for tensor in tensors)
+def _suspects(artifact: Artifact) -> tuple[str, ...]:
+    """Return what is known to be more than some runtimes can do, with the operators that are given it."""
+    graph = read_model(Path(artifact.path).read_bytes()).main
+    found: dict[str, set[str]] = {}
+    for operator in graph.operators:
+        for tensor in (graph.tensors[place] for place in operator.inputs if place >= 0):
+            if tensor.dtype in _SUSPECTS and tensor.constant == (tensor.dtype == "int4"):
+                found.setdefault(tensor.dtype, set()).add(f"{operator.name} version {operator.version}")
+    return tuple(f"{_SUSPECTS[dtype]} ({', '.join(sorted(names))})" for dtype, names in sorted(found.items()))

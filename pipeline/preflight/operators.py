@@ -25,11 +25,16 @@ _OF_TENSORFLOW = "convert the model without SELECT_TF_OPS, of operators that Ten
 
 @dataclass(frozen=True)
 class KnownOperators:
-    """The operators of one version of a runtime: lowest and highest version by name, and the custom ones it has."""
+    """The operators of one version of a runtime: lowest and highest version by name, and the custom ones it has.
+
+    ``blocks`` is whether it knows a scale for each block of a row; what is older than those reads past them without a
+    word.
+    """
 
     runtime: str
     builtin: Mapping[str, tuple[int, int]]
     custom: tuple[str, ...]
+    blocks: bool
 
 
 @cache
@@ -38,7 +43,10 @@ def known_operators() -> Mapping[str, KnownOperators]:
     table = json.loads(_TABLE.read_text(encoding="ascii"))
     return {
         runtime: KnownOperators(
-            runtime, {name: tuple(versions) for name, versions in found["builtin"].items()}, tuple(found["custom"])
+            runtime,
+            {name: tuple(versions) for name, versions in found["builtin"].items()},
+            tuple(found["custom"]),
+            found["blocks"],
         )
         for runtime, found in table.items()
     }
@@ -59,6 +67,11 @@ def _refusal(operator: FlatOperator, graph: Subgraph, known: KnownOperators) -> 
     limit = f"{known.runtime} knows it {f'from version {lowest} ' if lowest > 1 else ''}up to version {highest}"
     if not lowest <= operator.version <= highest:
         return f"{operator.name} version {operator.version}: {limit}{_remedy(operator, operator.version, known)}"
+    if not known.blocks and (blocks := _blocks(operator, graph)):
+        return (
+            f"{operator.name} version {operator.version}, with weights in blocks of {blocks}: {known.runtime} does not "
+            f'know blocks, and would give wrong numbers or die; with "runtime: litert" it would run'
+        )
     needed = _needed_version(operator, graph)
     if needed > highest:
         return (
@@ -80,6 +93,10 @@ def _needed_version(operator: FlatOperator, graph: Subgraph) -> int:
     inputs, weights = (graph.tensors[place] for place in operator.inputs[:2])
     per_channel = inputs.dtype == "float32" and weights.dtype == "int8" and weights.scales.size > 1
     return max(operator.version, 12) if per_channel else operator.version
+
+
+def _blocks(operator: FlatOperator, graph: Subgraph) -> int:
+    return max((graph.tensors[place].block_size for place in operator.inputs if place >= 0), default=0)
 
 
 def _unknown_custom(name: str, known: KnownOperators) -> str:
