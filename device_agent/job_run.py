@@ -238,7 +238,7 @@ class JobRun:
         # With faulthandler the last lines of a crash show where in Python it happened.
         command = [python, "-X", "faulthandler", "-m", "device_agent.worker"]
         ended = self._children.run([*command, str(request_path), str(self._result_path(block))], request.wall_s)
-        return self._kept(block) or _failure_from(ended, request)
+        return self._kept(block) or failure_from(ended, request)
 
     @property
     def _before_path(self) -> Path:
@@ -257,7 +257,7 @@ def _is_disturbed(outcome: Outcome) -> bool:
     return isinstance(outcome, TimingBlock) and bool(outcome.conditions.disturbances)
 
 
-def _failure_from(ended: Exit, request: Request) -> Failure:
+def failure_from(ended: Exit, request: Request) -> Failure:
     """Say what a child that left no result died of."""
     name, limits = request.spec.models[request.block.model].name, request.spec.limits
     if ended.timed_out:

@@ -7,7 +7,7 @@ import json
 import shutil
 import threading
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache as cached
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,18 @@ class Builder:
             node = self._node("rewrite", source, key, path, kind, [step], f"{variant.name}: {step.technique}")
             nodes.append(node)
             path, kind, key = self.cache.folder / "builds" / node.key / "model.keras", "keras2", node.key
-        return [*nodes, self._node("export", source, key, path, kind, converting, f"{variant.name}: export")]
+        export = self._node("export", source, key, path, kind, converting, f"{variant.name}: export")
+        # The key holds all of it already: the source's hash and every step before are in the key that it begins with.
+        recipe = self._recipe(source, [*rewriting, *converting])
+        process = replace(export.process, request={**export.process.request, "recipe": recipe})
+        return [*nodes, replace(export, process=process)]
+
+    def _recipe(self, source: SourceModel, steps: list[Step]) -> dict[str, Any]:
+        """What an artifact says of how it was made; see ``pipeline.flatbuffer.recipe``."""
+        named = zip(("x_train", "y_train"), self.samples.training_sha256, strict=True)
+        inputs = {"model": source.sha256, **{name: digest for name, digest in named if digest}}
+        described = [_described(step) for step in steps]
+        return {"steps": described, "inputs": inputs, "toolchain": toolchain(), "runtime": self.experiment.runtime}
 
     def _node(
         self, work: str, source: SourceModel, source_key: str, path: Path, kind: Format, steps: list[Step], label: str

@@ -140,6 +140,26 @@ def train(task: str, seed: int, epochs: int | None, data: Path | None, output: P
 
 
 @cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON: every index, computed tensors too.")
+def inspect(file: Path, as_json: bool) -> None:
+    """Print what the .tflite FILE holds: its recipe, operators, tensors, sizes and cost."""
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from pipeline.inspection import inspect_file
+    from pipeline.reporting.inspection import inspection_summary
+
+    found = inspect_file(file)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+    else:
+        Console(highlight=False).print(inspection_summary(found))
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of an experiment file, for editors that complete YAML."""
     import json

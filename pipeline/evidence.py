@@ -23,6 +23,7 @@ from pipeline.results.record import StepEvidence, TensorEvidence
 from pipeline.training_data import TrainingData
 
 MOST_SAMPLES = 2000
+PREFLIGHT_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class HostScore:
     def inputs(self) -> npt.NDArray[Any]:
         """The inputs [samples, …] as the model takes them."""
         return self.samples.inputs(self.samples.fixed_indices(MOST_SAMPLES))
+
+    def write_outputs(self, content: bytes, folder: Path) -> None:
+        """Keep a flatbuffer's outputs on the samples that pre-flight runs: ``outputs-0.npy`` and so on."""
+        inputs = self.samples.inputs(self.samples.fixed_indices(PREFLIGHT_SAMPLES))
+        folder.mkdir()
+        for place, outputs in enumerate(export.sample_outputs(content, inputs)):
+            np.save(folder / f"outputs-{place}.npy", outputs)
 
     def write_reference(self, outputs: npt.NDArray[np.float64]) -> None:
         """Keep the source model's outputs on ``inputs``."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from device_agent.protocol import Failure
+from device_agent.protocol import Failure, RuntimeInfo
 from pipeline.agent_client import AgentClient
 from pipeline.artifacts import Builder, SourceModel, check_fit
 from pipeline.cache import Cache
@@ -21,6 +21,7 @@ from pipeline.devices.inventory import Device, find_device
 from pipeline.devices.transport import open_transport
 from pipeline.errors import AgentError, ModelError, StepError
 from pipeline.measuring import MeasuredJob, Placement, baseline_name, job_spec, measure, place
+from pipeline.preflight import check_variants
 from pipeline.reporting import write_reports
 from pipeline.reporting.progress import Progress
 from pipeline.results.comparison import compare
@@ -61,9 +62,11 @@ def run_experiment(experiment: Experiment, options: Options, progress: Progress)
     Cache(options.output).subfolder("")  # that runs cannot be written there is better known now than after them
     device = find_device(experiment.device)
     with AgentClient(open_transport(device), device.name) as client:
-        _check_runtime(client, experiment, device)
+        target = _check_runtime(client, experiment, device)
         samples = _fetch(experiment, options.cache, progress)
-        variants = _placed(experiment, _build_all(experiment, samples, options.cache, progress))
+        variants = _build_all(experiment, samples, options.cache, progress)
+        variants = check_variants(experiment, target, variants, samples, options.cache, progress)
+        variants = _placed(experiment, variants)
         job = _measure_all(client, experiment, device, variants, samples, options, progress)
         variants = [_with_numbers(experiment, variant, job) for variant in variants] if job else variants
         for variant in variants:
@@ -72,14 +75,15 @@ def run_experiment(experiment: Experiment, options: Options, progress: Progress)
     return Run(record, _write(record, variants, job, options.output))
 
 
-def _check_runtime(client: AgentClient, experiment: Experiment, device: Device) -> None:
-    """A device that is down or lacks the runtime is told at once, not after the training."""
+def _check_runtime(client: AgentClient, experiment: Experiment, device: Device) -> RuntimeInfo:
+    """Return the runtime as the device has it; one that is down or lacks it is told at once, not after the training."""
     runtimes = {runtime.name: runtime for runtime in client.hello.runtimes}
     found = runtimes.get(experiment.runtime)
     if found is None or found.version is None:
         usable = ", ".join(f"{name} {info.version}" for name, info in runtimes.items() if info.version) or "none"
         reason = f": {found.problem}" if found is not None and found.problem else ""
         raise AgentError(f"{device.name} cannot use runtime {experiment.runtime}{reason}; usable: {usable}", code=0)
+    return found
 
 
 def _fetch(experiment: Experiment, cache: Cache, progress: Progress) -> Samples:
@@ -131,10 +135,10 @@ def _build(builder: Builder, source: SourceModel, variant: Variant, progress: Pr
 
 
 def _placed(experiment: Experiment, variants: list[VariantRecord]) -> list[VariantRecord]:
-    """Return every built variant once for each number of threads."""
+    """Return every variant that is to be measured once for each number of threads."""
     placed = []
     for variant in variants:
-        threads = experiment.threads if variant.artifact else experiment.threads[:1]
+        threads = experiment.threads[:1] if variant.failure else experiment.threads
         placed += [replace(variant, name=place(variant.name, count, experiment), threads=count) for count in threads]
     return placed
 
@@ -148,11 +152,15 @@ def _measure_all(
     options: Options,
     progress: Progress,
 ) -> MeasuredJob | None:
-    built = [Placement(variant.name, variant.artifact, variant.threads) for variant in variants if variant.artifact]
-    if not built:
+    cleared = [
+        Placement(variant.name, variant.artifact, variant.threads)
+        for variant in variants
+        if variant.artifact and not variant.failure
+    ]
+    if not cleared:
         return None
-    spec = job_spec(experiment, built, samples, device.conditions)
-    return measure(client, spec, built, samples, options.cache, options.reuse, progress, options.wait)
+    spec = job_spec(experiment, cleared, samples, device.conditions)
+    return measure(client, spec, cleared, samples, options.cache, options.reuse, progress, options.wait)
 
 
 def _with_numbers(experiment: Experiment, variant: VariantRecord, job: MeasuredJob) -> VariantRecord:
@@ -168,7 +176,7 @@ def _with_numbers(experiment: Experiment, variant: VariantRecord, job: MeasuredJ
         measurement=found,
         numbers=derived,
         invalid_reasons=invalid_reasons(found, experiment, job.result, baseline_name(experiment)),
-        notes=notes(found, derived, experiment),
+        notes=(*variant.notes, *notes(found, derived, experiment)),
         comparison=compare(found, other, job.samples, experiment.measure.smallest_effect) if other else None,
         operators=job.operators(found.profile),
         reused=job.reused,

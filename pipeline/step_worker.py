@@ -22,6 +22,7 @@ import numpy as np
 
 from pipeline import compression, evidence, export
 from pipeline.errors import EdgepressError, StepError
+from pipeline.flatbuffer.recipe import Recipe, RecipeStep, with_recipe
 from pipeline.model_files import as_tf_keras, load_keras
 from pipeline.results.record import LeftLayer, StepEvidence, TensorInfo
 from pipeline.training_data import Teacher, TrainingData
@@ -145,10 +146,13 @@ def _export(request: dict[str, Any], channel: TextIO) -> None:
         content = Path(request["source"]).read_bytes()
     else:
         content = _converted(request, report)
+        content = with_recipe(content, _recipe(request))
     report(1.0, "scoring")
     found = evidence.step_evidence(label, content, evidence.flatbuffer_tensors(content), _score(request))
     inputs, outputs = export.flatbuffer_tensors(content)
-    (Path(request["folder"]) / "model.tflite").write_bytes(content)
+    folder = Path(request["folder"])
+    _score(request).write_outputs(content, folder / "outputs")
+    (folder / "model.tflite").write_bytes(content)
     facts = {
         "sha256": export.sha256(content),
         "size_bytes": len(content),
@@ -173,6 +177,25 @@ def _converted(request: dict[str, Any], report: StepReport) -> bytes:
         evidence.check_converted(step["technique"], content)
     export.check_parity(source, content)
     return content
+
+
+def _recipe(request: dict[str, Any]) -> Recipe:
+    """Return what the artifact carries: all of its steps, from the source model on."""
+    described, data = request["recipe"], _data(request)
+    indices = [index for step in request["steps"] for index in _calibration_indices(step, data)]
+    steps = tuple(RecipeStep(**step) for step in described["steps"])
+    values = {key: described[key] for key in ("inputs", "toolchain", "runtime")}
+    return Recipe(
+        steps, seed=data.seed, scale=data.scale, offset=data.offset, calibration_indices=tuple(indices), **values
+    )
+
+
+def _calibration_indices(step: dict[str, Any], data: TrainingData) -> list[int]:
+    technique, settings = _technique(step)
+    indices: list[int] = (
+        technique.calibration_indices(settings, data) if hasattr(technique, "calibration_indices") else []
+    )
+    return indices
 
 
 _STEPS = {"inspect": _inspect, "rewrite": _rewrite, "export": _export}

@@ -1,7 +1,8 @@
 """The runtimes: one module each, its name as in YAML, found without importing any; and whose Python runs which.
 
 A runtime's module has ``version() -> str``, ``probe() -> None``, which raises unless models can really be opened, and
-``open_model(path, threads, delegate, batch) -> Model``, and ``open_profiler`` of the same arguments.
+``open_model(path, threads, delegate, batch) -> Model``, and ``open_profiler`` of the same arguments. ``PACKAGE`` is the
+Python package that it comes in; a stand-in without one runs nowhere but on a device.
 """
 
 from __future__ import annotations

@@ -6,12 +6,14 @@ from importlib.metadata import version as _version
 
 from device_agent.runtimes import Model, Profiler, ProfileUnavailable, _interpreter, check_delegate
 
+PACKAGE = "ai-edge-litert"
+
 _DELEGATES = ("xnnpack", "none", "gpu")
 
 
 def version() -> str:
     """Return the version of the installed package."""
-    return _version("ai-edge-litert")
+    return _version(PACKAGE)
 
 
 def probe() -> None:

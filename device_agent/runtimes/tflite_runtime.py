@@ -8,12 +8,14 @@ import numpy
 
 from device_agent.runtimes import Model, Profiler, ProfileUnavailable, _interpreter, check_delegate
 
+PACKAGE = "tflite-runtime"
+
 _DELEGATES = ("xnnpack", "none")
 
 
 def version() -> str:
     """Return the version of the installed package."""
-    return _version("tflite-runtime")
+    return _version(PACKAGE)
 
 
 def probe() -> None:

@@ -5,6 +5,9 @@ A technique has a ``Settings`` section and one of
 * ``rewrite(model, settings, data, report) -> model``: gives another Keras model (tf_keras), perhaps after training;
 * ``convert(source, settings, data, report) -> bytes``: gives the flatbuffer of ``source``, a ``Convertible``.
 
+A technique that looks at training samples to convert has ``calibration_indices(settings, data) -> list[int]`` too:
+which ones, for the recipe in the artifact.
+
 ``report`` is a ``Report``: how far it is, and what a reader should know. Importing a technique loads no TensorFlow.
 What several techniques share stands in modules whose names begin with an underscore.
 

@@ -36,6 +36,11 @@ def convert(source: Convertible, settings: Settings, data: TrainingData, report:
     return source.flatbuffer(lambda converter: _configure(converter, settings, data))
 
 
+def calibration_indices(settings: Settings, data: TrainingData) -> list[int]:
+    """Return which training samples the activations' ranges are taken from."""
+    return data.fixed_indices(settings.calibration_samples) if settings.mode == "int8" else []
+
+
 def _configure(converter: Any, settings: Settings, data: TrainingData) -> None:
     import tensorflow as tf
 
@@ -58,7 +63,7 @@ def _calibrate(converter: Any, settings: Settings, data: TrainingData) -> None:
     import tensorflow as tf
 
     def representative_dataset() -> Iterator[list[Any]]:
-        for index in data.fixed_indices(settings.calibration_samples):
+        for index in calibration_indices(settings, data):
             yield [data.inputs([index])]
 
     converter.representative_dataset = representative_dataset

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from pipeline.flatbuffer.graph import FlatModel, FlatOperator, FlatTensor, Subgraph
+from pipeline.flatbuffer.graph import DAMAGE, FlatModel, FlatOperator, FlatTensor, Subgraph, damaged
+from pipeline.flatbuffer.loops import trips
 
 _WEIGHT_DTYPES = ("float32", "float16", "int8", "int16", "int4", "uint8")
 
@@ -32,10 +34,51 @@ def parameters(model: FlatModel) -> int:
 def macs(model: FlatModel) -> int:
     """Return the multiply-accumulate operations of one invoke: those of convolutions and matrix products.
 
-    A loop's body counts once. Additions, activations and normalizations that were not folded count nothing, as is
-    usual in the field (Howard et al., "MobileNets", 2017, count mult-adds so).
+    Additions, activations and normalizations that were not folded count nothing, as is usual in the field (Howard et
+    al., "MobileNets", 2017, count mult-adds so). A loop's body counts as often as its counter says, or once where that
+    is not known before it runs; of two branches the dearer one counts.
+
+    Raises:
+        ModelError: if an operator's tensors do not fit it.
     """
-    return sum(_of_operator(operator, graph) for graph in model.subgraphs for operator in graph.operators)
+    try:
+        return _of_graph(0, model, frozenset())
+    except DAMAGE as error:
+        raise damaged(error) from error
+
+
+def operator_macs(operator: FlatOperator, graph: Subgraph) -> int:
+    """Return those of one operator of ``graph``, without the graphs that it calls.
+
+    Raises:
+        ModelError: if its tensors do not fit it.
+    """
+    try:
+        return _of_operator(operator, graph)
+    except DAMAGE as error:
+        raise damaged(error) from error
+
+
+def _of_graph(index: int, model: FlatModel, callers: frozenset[int]) -> int:
+    # No runtime survives a graph that calls itself.
+    if index in callers:
+        return 0
+    graph = model.subgraphs[index]
+
+    def called(other: int) -> int:
+        return _of_graph(other, model, callers | {index})
+
+    return sum(_of_operator(each, graph) + _of_calls(each, graph, model, called) for each in graph.operators)
+
+
+def _of_calls(operator: FlatOperator, graph: Subgraph, model: FlatModel, called: Callable[[int], int]) -> int:
+    options = operator.options
+    if operator.name == "WHILE":
+        condition, body = options.CondSubgraphIndex(), options.BodySubgraphIndex()
+        return trips(operator, graph, model.subgraphs[condition]) * called(body) + called(condition)
+    if operator.name == "IF":
+        return max(called(options.ThenSubgraphIndex()), called(options.ElseSubgraphIndex()))
+    return 0
 
 
 def _of_operator(operator: FlatOperator, graph: Subgraph) -> int:

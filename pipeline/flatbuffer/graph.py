@@ -5,6 +5,7 @@ The format is ``tensorflow/compiler/mlir/lite/schema/schema.fbs`` of TensorFlow;
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,6 +16,18 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 
 _IDENTIFIER = b"TFL3"
+DAMAGE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    AssertionError,
+    RecursionError,
+    struct.error,
+)
+"""What the schema's reader, and arithmetic with its numbers, raise for a file that was overwritten or cut."""
 _DTYPES = {
     "FLOAT32": "float32",
     "FLOAT16": "float16",
@@ -30,10 +43,15 @@ _DTYPES = {
     "INT4": "int4",
 }
 
+_NUMBERS = (*(name for name in _DTYPES.values() if name != "int4"), "uint64")
+
 
 @dataclass(frozen=True, eq=False)
 class FlatTensor:
-    """One tensor. ``stored`` are the bytes of a constant, empty for what is computed; ``scales`` of a quantized one."""
+    """One tensor. ``stored`` are the bytes of a constant, empty for what is computed; ``scales`` of a quantized one.
+
+    With a ``block_size`` so many values of a row share a scale, and the scales are another tensor's.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -43,6 +61,12 @@ class FlatTensor:
     zero_points: npt.NDArray[np.int64]
     quantized_dimension: int
     sparse: bool
+    block_size: int = 0
+
+    @property
+    def holds_numbers(self) -> bool:
+        """Whether its values are numbers that numpy, or ``values``, can give."""
+        return self.dtype == "int4" or self.dtype in _NUMBERS
 
     @property
     def constant(self) -> bool:
@@ -50,22 +74,33 @@ class FlatTensor:
         return self.stored.size > 0
 
     def values(self) -> npt.NDArray[Any]:
-        """Return a constant's values as they are stored, int4 as int8; of a sparse one only those that are kept."""
-        if self.dtype == "int4":
-            return _unpacked_int4(self.stored)[: int(np.prod(self.shape))]
-        values: npt.NDArray[Any] = self.stored.view(np.dtype(self.dtype))
+        """Return a constant's values as they are stored, int4 as int8; of a sparse one only those that are kept.
+
+        Raises:
+            ModelError: if its bytes are no whole number of values, or it has no numbers.
+        """
+        try:
+            if self.dtype == "int4":
+                return _unpacked_int4(self.stored)[: int(np.prod(self.shape))]
+            values: npt.NDArray[Any] = self.stored.view(np.dtype(self.dtype))
+        except DAMAGE as error:
+            raise ModelError(f'tensor "{self.name}" has {self.stored.size} bytes, no {self.dtype}: {error}') from error
         return values
 
 
 @dataclass(frozen=True)
 class FlatOperator:
-    """One operator: its name, version, the places of its tensors (-1 for one that is left out), and its options."""
+    """One operator: its name, version, the places of its tensors (-1 for one that is left out), and its options.
+
+    A ``custom`` one is no part of TensorFlow Lite; its name is its author's.
+    """
 
     name: str
     version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Any
+    custom: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,24 +139,36 @@ def read_model(content: bytes) -> FlatModel:
         model = schema.Model.GetRootAs(content, 0)
         codes = [model.OperatorCodes(place) for place in range(model.OperatorCodesLength())]
         graphs = [model.Subgraphs(place) for place in range(model.SubgraphsLength())]
+        if not graphs:
+            raise ValueError("it has no graph")
         return FlatModel(tuple(_subgraph(model, graph, codes) for graph in graphs))
-    except (
-        ValueError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        KeyError,
-    ) as error:  # whatever damage makes it stumble on
-        raise ModelError(f"a damaged .tflite file: {error}") from error
+    except DAMAGE as error:
+        raise damaged(error) from error
+
+
+def damaged(error: BaseException) -> ModelError:
+    """Return the ModelError for what a damaged file made the reader stumble on."""
+    return ModelError(f"a damaged .tflite file: {type(error).__name__}: {error}")
 
 
 def _subgraph(model: Any, graph: Any, codes: list[Any]) -> Subgraph:
-    return Subgraph(
+    found = Subgraph(
         tensors=tuple(_tensor(model, graph.Tensors(place)) for place in range(graph.TensorsLength())),
         operators=tuple(_operator(graph.Operators(place), codes) for place in range(graph.OperatorsLength())),
         inputs=_places(graph.InputsAsNumpy()),
         outputs=_places(graph.OutputsAsNumpy()),
     )
+    _check_places(found)
+    return found
+
+
+def _check_places(graph: Subgraph) -> None:
+    """Raise IndexError for a tensor that is not there; -1 stands for an operator's optional one."""
+    used = [place for operator in graph.operators for place in (*operator.inputs, *operator.outputs)]
+    wrong = [place for place in used if not -1 <= place < len(graph.tensors)]
+    wrong += [place for place in (*graph.inputs, *graph.outputs) if not 0 <= place < len(graph.tensors)]
+    if wrong:
+        raise IndexError(f"it speaks of tensor {wrong[0]} in a graph of {len(graph.tensors)}")
 
 
 def _tensor(model: Any, tensor: Any) -> FlatTensor:
@@ -137,18 +184,29 @@ def _tensor(model: Any, tensor: Any) -> FlatTensor:
         zero_points=_array(quantization.ZeroPointAsNumpy() if quantization else 0, np.int64),
         quantized_dimension=quantization.QuantizedDimension() if quantization else 0,
         sparse=tensor.Sparsity() is not None,
+        block_size=_block_size(quantization),
     )
+
+
+def _block_size(quantization: Any) -> int:
+    from ai_edge_litert import schema_py_generated as schema
+
+    if not quantization or quantization.DetailsType() != schema.QuantizationDetails.BlockwiseQuantization:
+        return 0
+    table, reader = quantization.Details(), schema.BlockwiseQuantization()
+    reader.Init(table.Bytes, table.Pos)
+    return int(reader.BlockSize())
 
 
 def _operator(operator: Any, codes: list[Any]) -> FlatOperator:
     code = codes[operator.OpcodeIndex()]
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
     name = _names("BuiltinOperator")[number]
-    if name == "CUSTOM":
+    custom = name == "CUSTOM"
+    if custom:
         name = (code.CustomCode() or b"CUSTOM").decode(errors="replace")
-    return FlatOperator(
-        name, code.Version(), _places(operator.InputsAsNumpy()), _places(operator.OutputsAsNumpy()), _options(operator)
-    )
+    inputs, outputs = _places(operator.InputsAsNumpy()), _places(operator.OutputsAsNumpy())
+    return FlatOperator(name, code.Version(), inputs, outputs, _options(operator), custom)
 
 
 def _options(operator: Any) -> Any:

@@ -20,6 +20,8 @@ LAYERS = (
         "pipeline.flatbuffer",
         "pipeline.keras_bridge",
         "pipeline.measuring",
+        "pipeline.preflight",
+        "pipeline.inspection",
         "pipeline.agent_client",
         "pipeline.results",
         "pipeline.reporting",
