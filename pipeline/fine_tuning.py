@@ -42,7 +42,7 @@ def fine_tune(
         optimizer=tf_keras.optimizers.Adam(
             tf_keras.optimizers.schedules.CosineDecay(settings.learning_rate, epochs * steps)
         ),
-        loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=not _gives_probabilities(model, data)),
+        loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=not gives_probabilities(model, data)),
     )
     samples = tf.data.Dataset.from_tensor_slices((data.inputs(slice(None)), labels))
     batches = samples.shuffle(min(data.count, 60_000), seed=data.seed).batch(
@@ -52,7 +52,8 @@ def fine_tune(
     model.fit(batches.prefetch(2), epochs=epochs, verbose=0, callbacks=[*callbacks, progress])
 
 
-def _gives_probabilities(model: Any, data: TrainingData) -> bool:
+def gives_probabilities(model: Any, data: TrainingData) -> bool:
+    """Whether the outputs of ``model`` are probabilities rather than logits."""
     import numpy as np
 
     outputs = model(data.inputs(data.fixed_indices(8)), training=False).numpy()
