@@ -68,6 +68,17 @@ def test_a_memory_limit_that_the_runtime_itself_does_not_fit_in_is_told_as_such(
     assert failure.message == f"more memory was needed than the limit of {memory_mib} MiB"
 
 
+def test_data_larger_than_the_memory_limit_is_scored_since_it_is_only_mapped(agent, host):
+    images = np.zeros((512, 1 << 18), np.uint8)
+    model = agent.null_model(input_shape=[1, 1 << 18], output=[1, 0, 0, 0])
+    data = agent.data(images, np.zeros(len(images), int))
+    limit_mib = 96
+    assert images.nbytes > limit_mib << 20
+    result = host.measure(agent.spec(model, data=data, limits=LimitSpec(wall_s=60, memory_mib=limit_mib)))
+    [measured] = result.measurements
+    assert (measured.score.value, measured.score.samples) == (1.0, 512)
+
+
 def test_a_model_that_has_failed_is_not_tried_again(agent, host):
     job_id = host.submit(agent.spec(agent.null_model(fault="exit"), measure=MeasureSpec(processes=5)))
     *events, _ = host.events(job_id)
