@@ -103,4 +103,4 @@ def is_disk_full(error: OSError) -> bool:
 
 def disk_full(home: Path) -> Refusal:
     """Return the refusal for a full disk, with how much is free."""
-    return Refusal(DISK_FULL, f"no space left for {home}: {free_bytes(home)} bytes are free")
+    return Refusal(DISK_FULL, f"no space left for {home}: {free_bytes(home)} bytes are free; make room there")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from device_agent.blocks import Block, Outcome, Request, outcome_from_bytes, outcome_to_bytes
 from device_agent.children import Children, Exit
-from device_agent.home import write_file
+from device_agent.home import disk_full, write_file
 from device_agent.probe import Probes
 from device_agent.protocol import (
     BoardState,
@@ -40,6 +40,9 @@ from device_agent.worker import EXIT_DISK_FULL
 _FIRST_PAUSE_S = 2.0
 # A board is as cool as before when it is no more than this above.
 _AS_COOL_C = 2.0
+
+# Last words of a child that was refused memory: of C++, of Python, of numpy's OpenBLAS while it is loaded.
+_NO_MEMORY = ("bad_alloc", "MemoryError", "Memory allocation", "Cannot allocate memory")
 
 _EXTRA: dict[str, Callable[..., Outcome]] = {"profile": Profile, "power": Power, "sustained": Sustained}
 
@@ -263,13 +266,13 @@ def failure_from(ended: Exit, request: Request) -> Failure:
     if ended.timed_out:
         return Failure(name, "timeout", f"{request.block.stage} took longer than {request.wall_s:g} s", ended.tail)
     if ended.returncode == EXIT_DISK_FULL:
-        return Failure(name, "disk", f"no space left for {request.home}", ended.tail)
+        return Failure(name, "disk", str(disk_full(Path(request.home))), ended.tail)
     died_of = _signal_name(ended.returncode)
     if limits.cpu_s and died_of == "SIGXCPU":
         return Failure(
             name, "timeout", f"{request.block.stage} took more than {limits.cpu_s} s of CPU time", ended.tail
         )
-    if limits.memory_mib and (died_of == "SIGKILL" or "bad_alloc" in ended.tail):
+    if limits.memory_mib and (died_of == "SIGKILL" or any(words in ended.tail for words in _NO_MEMORY)):
         return Failure(name, "memory", f"more memory was needed than the limit of {limits.memory_mib} MiB", ended.tail)
     if died_of == "SIGKILL":
         return Failure(name, "crash", "ended with SIGKILL, as the kernel sends when memory runs out", ended.tail)

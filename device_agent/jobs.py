@@ -232,7 +232,7 @@ class JobQueue:
 
     def _check_size(self, spec: JobSpec) -> None:
         try:
-            check_size(spec)
+            check_size(len(spec.models), spec.measure)
         except ProtocolError as error:
             raise Refusal(INVALID_PARAMS, str(error)) from error
 

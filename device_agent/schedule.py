@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from device_agent.blocks import Block
 from device_agent.intervals import median_interval
-from device_agent.protocol import JobSpec, ProtocolError, TimingBlock
+from device_agent.protocol import JobSpec, MeasureSpec, ProtocolError, TimingBlock
 
 # More would not fit into one message with the result, at up to 1.2 KB a block with its file, 2 KB a failure and 120
 # bytes a minute.
@@ -17,22 +17,22 @@ _BLOCKS_A_FAILURE = 10
 _MINUTES_A_BLOCK = 5
 
 
-def check_size(spec: JobSpec) -> None:
-    """See that the result of ``spec`` fits into one message.
+def check_size(models: int, measure: MeasureSpec) -> None:
+    """See that the result of a job of so many models fits into one message.
 
     Raises:
         ProtocolError: if it does not, with what it asks for and what is allowed.
     """
-    if _size(spec, spec.measure.processes) > MOST_BLOCKS:
+    if _size(models, measure, measure.processes) > MOST_BLOCKS:
         raise ProtocolError(
-            f"job has {len(spec.models)} models in {spec.measure.processes} processes each, sustained for "
-            f"{spec.measure.sustained_s:g} s; at most {MOST_BLOCKS} = models * (processes + {_BLOCKS_A_FAILURE} + "
+            f"job has {models} models in {measure.processes} processes each, sustained for "
+            f"{measure.sustained_s:g} s; at most {MOST_BLOCKS} = models * (processes + {_BLOCKS_A_FAILURE} + "
             f"sustained minutes / {_MINUTES_A_BLOCK}) fit into one result"
         )
 
 
-def _size(spec: JobSpec, processes: int) -> float:
-    return len(spec.models) * (processes + _BLOCKS_A_FAILURE + spec.measure.sustained_s / 60 / _MINUTES_A_BLOCK)
+def _size(models: int, measure: MeasureSpec, processes: int) -> float:
+    return models * (processes + _BLOCKS_A_FAILURE + measure.sustained_s / 60 / _MINUTES_A_BLOCK)
 
 
 def planned_blocks(spec: JobSpec) -> int:
@@ -79,7 +79,9 @@ def needs_another_round(spec: JobSpec, rounds: int, timed: Collection[Sequence[T
     measure = spec.measure
     if rounds < measure.processes:
         return True
-    if not measure.precision or not timed or spent_s >= measure.time_limit_s or _size(spec, rounds + 1) > MOST_BLOCKS:
+    if not measure.precision or not timed or spent_s >= measure.time_limit_s:
+        return False
+    if _size(len(spec.models), measure, rounds + 1) > MOST_BLOCKS:
         return False
     medians = [[block.median_ns for block in blocks] for blocks in timed]
     latest = (half_width(known) > measure.precision for known in medians)

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from device_agent.blocks import Outcome, Request, outcome_to_bytes
-from device_agent.home import is_disk_full, write_file
+from device_agent.home import disk_full, is_disk_full, write_file
 from device_agent.protocol import Failure, LimitSpec, from_json
 
 # What the daemon reads when not even the failure could be written (EX_IOERR of sysexits.h).
@@ -72,19 +72,29 @@ def _outcome(request: Request) -> Outcome:
     try:
         from device_agent.session import BlockFailed
     except ImportError as error:
+        # What the loader of shared libraries says when the kernel refuses it memory.
+        if limit and "failed to map segment" in str(error):
+            return _out_of_memory(name, limit)
         return Failure(name, "runtime", f"{sys.executable}: {_one_line(error)}")
     try:
         return _measure(request)
     except BlockFailed as error:
-        return Failure(name, error.kind, _one_line(error))
+        return _disk_full(request) if error.kind == "disk" else Failure(name, error.kind, _one_line(error))
     except MemoryError:
-        return Failure(
-            name, "memory", f"more memory was needed than the limit of {limit} MiB" if limit else "no memory left"
-        )
+        return _out_of_memory(name, limit)
     except OSError as error:
         if is_disk_full(error):
-            return Failure(name, "disk", _one_line(error))
+            return _disk_full(request)
         raise
+
+
+def _out_of_memory(name: str, limit_mib: int) -> Failure:
+    needed = f"more memory was needed than the limit of {limit_mib} MiB" if limit_mib else "no memory left"
+    return Failure(name, "memory", needed)
+
+
+def _disk_full(request: Request) -> Failure:
+    return Failure(request.spec.models[request.block.model].name, "disk", str(disk_full(Path(request.home))))
 
 
 def _measure(request: Request) -> Outcome:

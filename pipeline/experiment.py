@@ -20,7 +20,7 @@ from pipeline.config import Experiment, Variant
 from pipeline.devices.inventory import Device, find_device
 from pipeline.devices.transport import open_transport
 from pipeline.errors import AgentError, ModelError, StepError
-from pipeline.measuring import MeasuredJob, Placement, baseline_name, job_spec, measure, place
+from pipeline.measuring import MeasuredJob, Placement, baseline_name, check_job, job_spec, measure, place
 from pipeline.preflight import check_variants
 from pipeline.reporting import write_reports
 from pipeline.reporting.progress import Progress
@@ -59,6 +59,7 @@ def run_experiment(experiment: Experiment, options: Options, progress: Progress)
         EdgepressError: if nothing can be said of any variant. What was finished stays in the cache.
     """
     started = _utc_now()
+    check_job(experiment)
     Cache(options.output).subfolder("")  # that runs cannot be written there is better known now than after them
     device = find_device(experiment.device)
     with AgentClient(open_transport(device), device.name) as client:
@@ -232,7 +233,7 @@ def _write(record: RunRecord, variants: list[VariantRecord], job: MeasuredJob | 
                 if variant.artifact is not None:
                     shutil.copyfile(variant.artifact.path, part / "models" / f"{variant.name}.tflite")
             if job is not None:
-                shutil.copytree(job.folder, part / "samples", ignore=shutil.ignore_patterns("*.json"))
+                shutil.copytree(job.folder, part / "samples", ignore=shutil.ignore_patterns("result.json"))
             write_reports(record, part)
             part.rename(folder)
     finally:

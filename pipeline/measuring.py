@@ -25,14 +25,16 @@ from device_agent.protocol import (
     MeasureSpec,
     ModelSpec,
     Profile,
+    ProtocolError,
     from_json,
     to_json,
 )
+from device_agent.schedule import check_size
 from pipeline.agent_client import AgentClient, Blob
 from pipeline.cache import Cache, key_of, write_text
 from pipeline.config import Experiment
 from pipeline.devices.agent_stream import printable
-from pipeline.errors import AgentError
+from pipeline.errors import AgentError, UsageError
 from pipeline.reporting.progress import Progress, Stage
 from pipeline.results.comparison import is_disturbed
 from pipeline.results.record import Artifact, OperatorTime
@@ -83,7 +85,6 @@ def job_spec(
     experiment: Experiment, placements: Sequence[Placement], samples: Samples, conditions: ConditionSpec
 ) -> JobSpec:
     """Return the job that measures ``placements`` as the experiment asks, under the device's conditions."""
-    asked = experiment.measure
     names = [placement.name for placement in placements]
     baseline = baseline_name(experiment)
     return JobSpec(
@@ -95,28 +96,45 @@ def job_spec(
                 experiment.runtime,
                 placement.threads,
                 experiment.delegate,
-                asked.batch,
+                experiment.measure.batch,
             )
             for placement in placements
         ),
         data=DataSpec(samples.x_test.stem, samples.y_test.stem, samples.count, samples.scale, samples.offset),
         metric=experiment.metric,
-        measure=MeasureSpec(
-            processes=asked.processes,
-            warmup_s=asked.warmup_s,
-            timing_s=asked.timing_s,
-            # Enough of them for an invoke of 10 µs to fill the time.
-            max_invokes=min(1_000_000, max(20_000, round(asked.timing_s * 100_000))),
-            seed=experiment.seed,
-            precision=asked.precision,
-            time_limit_s=asked.time_limit_s,
-            sustained_s=asked.sustained_s,
-            profile=asked.profile,
-        ),
+        measure=_measure_spec(experiment),
         limits=LimitSpec(experiment.limits.block_timeout_s, experiment.limits.memory_mib, experiment.limits.cpu_s),
         conditions=conditions,
         baseline=baseline if baseline in names else "",
         owner=owner(),
+    )
+
+
+def check_job(experiment: Experiment) -> None:
+    """See, before anything is built, that an agent would take the job that ``experiment`` comes to.
+
+    Raises:
+        UsageError: if its result would be too large for one message.
+    """
+    try:
+        check_size(len(experiment.variants) * len(experiment.threads), _measure_spec(experiment))
+    except ProtocolError as error:
+        raise UsageError(f"{experiment.file}: {error}") from error
+
+
+def _measure_spec(experiment: Experiment) -> MeasureSpec:
+    asked = experiment.measure
+    return MeasureSpec(
+        processes=asked.processes,
+        warmup_s=asked.warmup_s,
+        timing_s=asked.timing_s,
+        # Enough of them for an invoke of 10 µs to fill the time.
+        max_invokes=min(1_000_000, max(20_000, round(asked.timing_s * 100_000))),
+        seed=experiment.seed,
+        precision=asked.precision,
+        time_limit_s=asked.time_limit_s,
+        sustained_s=asked.sustained_s,
+        profile=asked.profile,
     )
 
 

@@ -1,4 +1,6 @@
+import dataclasses
 import re
+import typing
 from pathlib import Path
 
 import click
@@ -7,6 +9,7 @@ import pytest
 from pipeline.cli import cli
 from pipeline.config import load_experiment
 from pipeline.config.sections import ExperimentSection
+from pipeline.results.record import RunRecord
 from pipeline.yaml_file import Section, load_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +53,38 @@ def keys(section: type[Section], prefix: str = "") -> list[str]:
 @pytest.mark.parametrize("key", keys(ExperimentSection))
 def test_every_key_of_an_experiment_stands_in_the_docs(key):
     assert f"`{key}`" in (ROOT / "docs" / "experiments.md").read_text()
+
+
+def parts(record: type, path: str = "the run") -> dict[type, str]:
+    """Return every dataclass in a record with the place where it first stands."""
+    found = {record: path}
+    hints = typing.get_type_hints(record)
+    for field in dataclasses.fields(record):
+        place = f"{path}.{field.name}".removeprefix("the run.")
+        found = {**within(hints[field.name], place), **found}
+    return found
+
+
+def within(kind: object, place: str) -> dict[type, str]:
+    if dataclasses.is_dataclass(kind):
+        return parts(kind, place)
+    inner = f"{place}[]" if typing.get_origin(kind) is tuple else place
+    return {cls: where for argument in typing.get_args(kind) for cls, where in within(argument, inner).items()}
+
+
+RECORD = parts(RunRecord)
+
+
+@pytest.mark.parametrize("part", RECORD, ids=lambda part: part.__name__)
+def test_every_field_of_a_record_stands_in_the_docs_with_its_part(part):
+    page = (ROOT / "docs" / "measurement.md").read_text().partition("## What a record has")[2]
+    rows = [line.split(" | ", 1) for line in page.splitlines() if line.startswith("| ")]
+    [fields] = [
+        text
+        for place, text in rows
+        if RECORD[part] in place.replace("`", "").strip("| ").replace(" and other ", ", ").split(", ")
+    ]
+    assert [field.name for field in dataclasses.fields(part) if f"`{field.name}`" not in fields] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -41,6 +41,7 @@ def _threads(value: object) -> object:
 # Defaults are not validated: a share, seconds and a tuple already.
 Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=str), Field(gt=0, le=1)]
 Duration = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str), Field(gt=0, le=604800)]
+Day = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str), Field(gt=0, le=86400)]
 Threads = Annotated[tuple[int, ...], BeforeValidator(_threads, json_schema_input_type=int | list[int])]
 
 
@@ -59,12 +60,20 @@ class MeasureSection(Section):
     processes: int = Field(5, ge=1, le=1000)
     warmup_s: float = Field(0.5, ge=0, le=3600)
     timing_s: float = Field(1.0, ge=0, le=3600)
-    precision: Share | None = Field(None, description="half the interval of p50, such as 2%")
-    time_limit: Duration = Field(600.0, description="how long timing may go on for that precision, such as 10min")
-    smallest_effect: Share = Field(0.02, description="the difference in time that matters, such as 2%")
-    sustained: Duration | None = Field(None, description="how long each variant runs without a pause, such as 30min")
-    profile: bool = Field(False, description="whether each operator is timed, in a pass of its own")
-    batch: int = Field(1, ge=1, le=1 << 16, description="samples that one timed invoke takes")
+    precision: Share | None = Field(None, description="a percentage up to 100%, such as 2%: half the interval of p50")
+    time_limit: Duration = Field(
+        600.0, description="a duration up to 168h, such as 10min: how long timing may go on for that precision"
+    )
+    smallest_effect: Share = Field(
+        0.02, description="a percentage up to 100%, such as 2%: the difference in time that matters"
+    )
+    sustained: Day | None = Field(
+        None, description="a duration up to 24h, such as 30min: how long each variant runs without a pause"
+    )
+    profile: bool = Field(False, description="true or false: whether each operator is timed, in a pass of its own")
+    batch: int = Field(
+        1, ge=1, le=1 << 16, description="an integer from 1 to 65536: samples that one timed invoke takes"
+    )
 
 
 class LimitsSection(Section):

@@ -12,6 +12,7 @@ import platformdirs
 from pydantic import AfterValidator, Field
 
 from device_agent.protocol import ConditionSpec
+from pipeline.cache import storage_error
 from pipeline.errors import ConfigError, Mistake, StorageError, UsageError
 from pipeline.yaml_file import Location, Section, load_yaml, mistakes_in
 
@@ -250,4 +251,4 @@ def _write_whole(file: Path, document: dict[str, Any]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"{file} cannot be written: {error.strerror}") from error
+        raise storage_error(error, file) from error

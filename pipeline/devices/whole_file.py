@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from pipeline.errors import StorageError
+from pipeline.cache import storage_error
 
 
 @contextmanager
@@ -48,4 +48,4 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+        raise storage_error(error, path) from error

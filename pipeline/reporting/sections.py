@@ -35,7 +35,7 @@ def conditions(record: RunRecord) -> Lines:
             "device",
             f"{record.device_name} ({record.device.model or record.device.machine}), transport {record.transport}",
         ),
-        ("processor", f"{record.device.machine}, {format.count(record.device.cores, 'core')}{_ram(record)}"),
+        ("processor", _processor(record)),
         ("system", f"{record.device.os or 'unknown'}, kernel {record.device.kernel}, Python {record.device.python}"),
         ("runtime", ", ".join(_distinct(record, lambda v: str(runtime(v))))),
         ("timing", ", ".join(_distinct(record, _timing))),
@@ -180,8 +180,10 @@ def _operators(variant: VariantRecord) -> str:
     return ", ".join(shown) + (f"; {format.count(more, 'more operator')}" if more > 0 else "")
 
 
-def _ram(record: RunRecord) -> str:
-    return f", {record.device.ram_bytes / 2**30:.1f} GiB of memory" if record.device.ram_bytes else ""
+def _processor(record: RunRecord) -> str:
+    device = record.device
+    ram = f"{device.ram_bytes / 2**30:.1f} GiB of memory" if device.ram_bytes else ""
+    return ", ".join(filter(None, (device.soc, device.machine, format.count(device.cores, "core"), ram)))
 
 
 def _timing(variant: VariantRecord) -> str:

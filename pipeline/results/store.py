@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StorageError, UsageError
+from pipeline.cache import storage_error
+from pipeline.errors import UsageError
 from pipeline.results.record import SCHEMA, RunRecord
 
 REPORT_JSON = "report.json"
@@ -71,7 +72,7 @@ def write_whole(path: Path, text: str) -> None:
                 Path(temporary).unlink()
             raise
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise storage_error(error, path) from error
 
 
 def _migrated(content: Any, path: Path) -> Any:

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import wait_for
 
 import device_agent
+from device_agent.protocol import MeasureSpec
 
 SOURCES = sorted(Path(device_agent.__file__).parent.rglob("*.py"))
 
@@ -42,13 +44,37 @@ def test_an_idle_daemon_takes_20_mb_at_most_also_after_a_job(make_agent):
     assert 5 * 1024 < resident_kib <= 20 * 1024
 
 
-def test_an_idle_daemon_does_nothing(agent, host):
-    def switches():
-        tasks = Path(f"/proc/{agent.process.pid}/task").iterdir()
-        return sum(int((task / "status").read_text().split("voluntary_ctxt_switches:")[1].split()[0]) for task in tasks)
+def switches(agent) -> int:
+    """Return how often a thread of the daemon has gone to sleep."""
+    tasks = Path(f"/proc/{agent.process.pid}/task").iterdir()
+    return sum(int((task / "status").read_text().split("voluntary_ctxt_switches:")[1].split()[0]) for task in tasks)
 
-    before = switches()
+
+def processor_s(process: Path) -> float:
+    """Return the processor time that ``/proc/<pid>`` has used itself, proc(5): utime and stime."""
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_an_idle_daemon_does_nothing(agent, host):
+    before = switches(agent)
     with pytest.raises(TimeoutError):
         host.socket.settimeout(0.5)
         host.socket.recv(1)
-    assert switches() - before <= 2
+    assert switches(agent) - before <= 2
+
+
+def test_beside_a_timed_block_no_thread_runs_and_nothing_is_polled(agent, host):
+    # Longer than the test may take: it ends by being cancelled.
+    measure = MeasureSpec(processes=1, warmup_s=0, timing_s=50, max_invokes=1_000_000)
+    job_id = host.submit(agent.spec(agent.null_model(invoke_us=1000), measure=measure))
+    # A host that follows the job, as a run does: it sleeps until the block has ended.
+    host.ask("job.follow", job_id=job_id)
+    child = Path(f"/proc/{agent.running_child()}")
+    wait_for(lambda: processor_s(child) > 1)
+    before = switches(agent)
+    until_s = processor_s(child) + 0.5
+    wait_for(lambda: processor_s(child) > until_s)
+    assert [task.name for task in (child / "task").iterdir()] == [child.name]
+    assert switches(agent) == before
+    agent.host().call("job.cancel", job_id=job_id)

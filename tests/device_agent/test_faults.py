@@ -16,7 +16,7 @@ FAULTS = {
     "exit": ("crash", "timing ended with exit status 3 and no result", ""),
     "raise": ("invoke", "the model was told to raise", ""),
     "nan": ("invoke", "output is not finite for sample 0", ""),
-    "disk": ("disk", "No space left on device", ""),
+    "disk": ("disk", "bytes are free; make room there", ""),
 }
 
 
@@ -58,6 +58,25 @@ def test_a_memory_limit_is_kept(agent, host, fault):
     assert (failure.model, failure.kind) == ("bad", "memory")
     assert failure.message == "more memory was needed than the limit of 256 MiB"
     assert [measurement.model for measurement in result.measurements] == ["good"]
+
+
+@pytest.mark.parametrize("memory_mib", [4, 12, 30])
+def test_a_memory_limit_that_the_runtime_itself_does_not_fit_in_is_told_as_such(agent, host, memory_mib):
+    limits = LimitSpec(wall_s=60, memory_mib=memory_mib)
+    [failure] = host.measure(agent.spec(agent.null_model(), limits=limits)).failures
+    assert failure.kind == "memory", failure
+    assert failure.message == f"more memory was needed than the limit of {memory_mib} MiB"
+
+
+def test_data_larger_than_the_memory_limit_is_scored_since_it_is_only_mapped(agent, host):
+    images = np.zeros((512, 1 << 18), np.uint8)
+    model = agent.null_model(input_shape=[1, 1 << 18], output=[1, 0, 0, 0])
+    data = agent.data(images, np.zeros(len(images), int))
+    limit_mib = 96
+    assert images.nbytes > limit_mib << 20
+    result = host.measure(agent.spec(model, data=data, limits=LimitSpec(wall_s=60, memory_mib=limit_mib)))
+    [measured] = result.measurements
+    assert (measured.score.value, measured.score.samples) == (1.0, 512)
 
 
 def test_a_model_that_has_failed_is_not_tried_again(agent, host):
@@ -122,7 +141,7 @@ def test_a_full_disk_refuses_a_job_and_leaves_nothing_half_written(small_disk, m
     agent = make_agent(small_disk)
     host, spec = agent.host(), agent.spec(agent.null_model())
     filler = fill(small_disk)
-    with rpc_error(protocol.DISK_FULL, f"no space left for {small_disk}: 0 bytes are free"):
+    with rpc_error(protocol.DISK_FULL, f"no space left for {small_disk}: 0 bytes are free; make room there"):
         host.submit(spec)
     assert list((small_disk / "jobs").iterdir()) == []
     filler.unlink()

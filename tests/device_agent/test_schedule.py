@@ -93,10 +93,10 @@ def test_one_process_has_no_interval():
 
 
 def test_a_job_too_large_for_one_result_is_refused_with_what_is_allowed():
-    check_size(spec(models=66, processes=2))
-    for large in (spec(models=67, processes=2), spec(models=66, processes=2, sustained_s=3600)):
+    check_size(66, MeasureSpec(processes=2))
+    for models, sustained_s in ((67, 0), (66, 3600)):
         with pytest.raises(ProtocolError, match=r"at most 800 = models \* \(processes \+ 10"):
-            check_size(large)
+            check_size(models, MeasureSpec(processes=2, sustained_s=sustained_s))
 
 
 def test_a_baseline_that_is_none_of_the_models_is_refused():

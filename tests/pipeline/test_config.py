@@ -128,7 +128,11 @@ def test_how_numbers_are_taken_is_read_with_its_units(tmp_path):
     ("line", "message"),
     [
         ("measure: {precision: 2}", "measure.precision is 2; expected a percentage such as 2%"),
-        ("measure: {precision: 0%}", 'measure.precision is "0%"; expected half the interval of p50, such as 2%'),
+        ("measure: {precision: 0%}", 'measure.precision is "0%"; expected a percentage up to 100%, such as 2%: half'),
+        ("measure: {sustained: 25h}", 'measure.sustained is "25h"; expected a duration up to 24h, such as 30min: how'),
+        ("measure: {time_limit: 0s}", 'measure.time_limit is "0s"; expected a duration up to 168h, such as 10min: how'),
+        ("measure: {batch: 0}", "measure.batch is 0; expected an integer from 1 to 65536: samples that one"),
+        ("measure: {profile: 1}", "measure.profile is 1; expected true or false: whether each operator"),
         ("measure: {sustained: 30 minutes}", "expected a duration such as 90s, 30min or 2h"),
         ("threads: [1, 1]", "threads is a list; expected no number of threads twice"),
         ("threads: 0", "threads is 0; expected an integer from 1 to 256, or a list of such"),

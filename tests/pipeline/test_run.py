@@ -1,5 +1,6 @@
 """The whole line through the real command line: real TensorFlow, a real agent, real files."""
 
+import json
 import signal
 import subprocess
 from pathlib import Path
@@ -64,6 +65,10 @@ def test_what_is_asked_of_a_measurement_is_in_its_report(bench):
     assert int8["measurement"]["parity"][0]["snr_db"] > 10
     assert by_name["float32.t2"]["measurement"]["parity"][0]["largest_difference"] < 1e-5
     assert [minute["minute"] for minute in int8["measurement"]["sustained"]["minutes"]] == [1]
+    folder = next((bench.folder / "runs").iterdir())
+    listed = json.loads((folder / "samples" / int8["measurement"]["delegation"]["file_name"]).read_text())
+    assert {operator["delegated"] for operator in listed} == {False}
+    assert {"CONV_2D", "FULLY_CONNECTED"} <= {operator["name"] for operator in listed}
     # Of so tiny a model the runtime's clock may be too coarse, and then the report says so.
     assert bool(int8["operators"]) != bool(int8["measurement"]["profile"]["problem"])
     assert record["before"]["utc"] < record["after"]["utc"]
@@ -184,6 +189,7 @@ BAD_INPUTS = [
     ({"data": "one_hot.npz", "variants": FIVE}, 2, "metric top1 does not fit"),
     ({"output": "file"}, 2, "unknown key"),
     ({"metric": "top5"}, 2, "metric top5 does not fit"),
+    ({"measure": "{processes: 1000}"}, 2, "e.yaml: job has 1 models in 1000 processes each"),
     ({"device": "pi9"}, 2, 'unknown device "pi9"; known: local'),
 ]
 
@@ -206,12 +212,23 @@ def test_bad_input_is_one_message_without_a_traceback(bench, asked, code, messag
     assert not (bench.models / "code_was_run").exists()
 
 
-def test_a_flatbuffer_that_the_runtime_cannot_load_fails_with_the_runtime_s_reason(bench):
-    # Cut in the middle: it still begins as a flatbuffer does.
+def test_a_flatbuffer_that_was_cut_in_the_middle_is_refused_on_this_machine(bench):
+    # It still begins as a flatbuffer does.
     content = (bench.models / "ready.tflite").read_bytes()
     (bench.models / "cut.tflite").write_bytes(content[: len(content) // 2])
     done = bench.edgepress("run", bench.experiment("cut.tflite"), "--quiet")
-    assert done.returncode != 0
+    assert done.returncode == 2
+    assert "cut.tflite: not a flatbuffer that TensorFlow Lite can read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_flatbuffer_that_the_runtime_cannot_load_fails_with_the_runtime_s_reason(bench):
+    done = bench.edgepress("run", bench.experiment("too_new.tflite", runtime="tflite_runtime"), "--quiet")
+    assert done.returncode == 1
+    [variant] = bench.record()["variants"]
+    assert variant["failure"]["kind"] == "load"
+    assert "Didn't find op for builtin opcode 'FULLY_CONNECTED' version '12'" in variant["failure"]["message"]
+    assert "FULLY_CONNECTED" in done.stdout
     assert "Traceback" not in done.stderr
 
 

@@ -158,7 +158,7 @@ def test_add_refuses_values_that_could_not_be_read_back_all_at_once(folder):
 
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEPRESS_DEVICES", str(write(tmp_path / "file")))
-    with pytest.raises(StorageError, match=r"file/pi4\.yaml cannot be written: File exists"):
+    with pytest.raises(StorageError, match=r"cannot write .*file/pi4\.yaml: File exists"):
         add_device(Device("pi4", "ssh", "pi4.lan"))
 
 

@@ -125,6 +125,6 @@ def test_a_full_disk_leaves_no_half_report(record, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="No space left on device"):
+    with pytest.raises(StorageError, match="disk full while writing"):
         write_reports(record, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 from pipeline.reporting.markdown import render
 
 
@@ -33,6 +35,9 @@ def test_conditions_name_device_runtime_and_data(record):
     text = render(record)
     assert "- **device**: local (Intel(R) Xeon(R) Platinum), transport local" in text
     assert "- **runtime**: litert 2.3.0 (xnnpack, 1 thread)" in text
+    assert "- **processor**: x86_64, 2 cores, 8.0 GiB of memory\n" in text
+    pi = dataclasses.replace(record.device, soc="brcm,bcm2711")
+    assert "- **processor**: brcm,bcm2711, x86_64, 2 cores" in render(dataclasses.replace(record, device=pi))
     assert "- **samples**: 10,000 scored, from /usr/share/datasets/fashion-mnist" in text
 
 
