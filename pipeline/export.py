@@ -109,15 +109,22 @@ def sha256(content: bytes) -> str:
 
 
 def flatbuffer_outputs(content: bytes, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the outputs [samples, …] of a flatbuffer as real numbers, computed here one sample at a time."""
+    """Return the outputs [samples, …] of a flatbuffer as real numbers, computed here one sample at a time.
+
+    Raises:
+        StepError: if LiteRT has no kernel for an operator as it stands in the flatbuffer.
+    """
     interpreter = _interpreter(content)
-    interpreter.allocate_tensors()
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     rows = []
-    for sample in inputs:
-        interpreter.set_tensor(source["index"], _quantized(sample[np.newaxis], source))
-        interpreter.invoke()
-        rows.append(_dequantized(interpreter.get_tensor(target["index"]), target))
+    try:
+        interpreter.allocate_tensors()
+        for sample in inputs:
+            interpreter.set_tensor(source["index"], _quantized(sample[np.newaxis], source))
+            interpreter.invoke()
+            rows.append(_dequantized(interpreter.get_tensor(target["index"]), target))
+    except RuntimeError as error:
+        raise StepError(f"LiteRT cannot run this flatbuffer: {first_line(error)}") from error
     return np.concatenate(rows)
 
 
@@ -178,10 +185,11 @@ def _dequantized(values: npt.NDArray[Any], detail: dict[str, Any]) -> npt.NDArra
 
 
 def _interpreter(content: bytes) -> Any:
-    import tensorflow as tf
+    # LiteRT's, which has kernels that TensorFlow's own lacks, such as the one from int8 to int16.
+    from ai_edge_litert.interpreter import Interpreter
 
     try:
-        return tf.lite.Interpreter(model_content=content, num_threads=1)
+        return Interpreter(model_content=content, num_threads=1)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"not a flatbuffer that TensorFlow Lite can read: {first_line(error)}") from error
 
