@@ -11,6 +11,10 @@ What several techniques share stands in modules whose names begin with an unders
 A technique that rewrites has ``untreated(model, settings) -> list[LeftLayer]`` too, which names every layer with
 weights that it will leave as it is, before anything is trained, or raises StepError when it can treat none; its
 settings are ``RewriteSettings``, and with ``strict`` such a layer is an error.
+
+A technique that converts may have two more: ``calibration_indices(settings, data) -> list[int]`` gives the training
+samples that it calibrates with, which are kept in the artifact's recipe, and ``check_runtime(settings, runtime)``
+raises StepError for what is known not to run there, before any step is begun.
 """
 
 from __future__ import annotations
