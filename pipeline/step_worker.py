@@ -155,9 +155,20 @@ def _export(request: dict[str, Any], channel: TextIO) -> None:
         "gzip_bytes": export.gzip_size(content),
         "inputs": [asdict(tensor) for tensor in inputs],
         "outputs": [asdict(tensor) for tensor in outputs],
+        "calibration_indices": _calibration_indices(request),
     }
     _write(request, "artifact.json", facts)
     _write(request, "evidence.json", asdict(report.complete(found)))
+
+
+def _calibration_indices(request: dict[str, Any]) -> list[int]:
+    """Return the training samples that the conversion calibrated with, none where it does not."""
+    found: list[int] = []
+    for step in request["steps"]:
+        technique, settings = _technique(step)
+        if hasattr(technique, "calibration_indices"):
+            found = technique.calibration_indices(settings, _data(request))
+    return found
 
 
 def _converted(request: dict[str, Any], report: StepReport) -> bytes:
