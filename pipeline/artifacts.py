@@ -119,6 +119,7 @@ class Builder:
         for surveyed in source.survey:
             if surveyed.error and surveyed.step in variant.steps:
                 raise StepError(f"{variant.name}: {surveyed.step.technique}: {surveyed.error}")
+        _check_runtime(variant, self.experiment.runtime)
         nodes = self._chain(source, variant)
         folders: list[Path] = []
         fresh = False
@@ -238,6 +239,17 @@ def check_fit(experiment: Experiment, source: SourceModel, samples: Samples) -> 
         labels.append(samples.y_train)
     for path in labels:
         _check_labels(experiment, source, np.load(path))
+
+
+def _check_runtime(variant: Variant, runtime: str) -> None:
+    """Raise StepError for a step that is known not to run there, before anything is trained for it."""
+    for step in variant.steps:
+        technique = compression.technique(step.technique)
+        if hasattr(technique, "check_runtime"):
+            try:
+                technique.check_runtime(technique.Settings.model_validate(step.settings), runtime)
+            except StepError as error:
+                raise StepError(f"{variant.name}: {step.technique}: {error}") from error
 
 
 def _trains(variant: Variant) -> bool:

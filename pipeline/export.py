@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,31 +112,39 @@ def sample_outputs(content: bytes, inputs: npt.NDArray[Any]) -> list[npt.NDArray
     """Return every output [samples, …] of a flatbuffer, as the agent's parity pass takes them.
 
     As it does, a batch of 1 is left out where it is not all that an output has.
+
+    Raises:
+        StepError: if LiteRT has no kernel for an operator as it stands in the flatbuffer.
     """
-    interpreter = _interpreter(content)
-    interpreter.allocate_tensors()
-    source, targets = interpreter.get_input_details()[0], interpreter.get_output_details()
-    rows: list[list[npt.NDArray[np.float64]]] = [[] for _ in targets]
-    for sample in inputs:
-        interpreter.set_tensor(source["index"], _quantized(sample[np.newaxis], source))
-        interpreter.invoke()
-        for kept, target in zip(rows, targets, strict=True):
-            found = _dequantized(interpreter.get_tensor(target["index"]), target)
-            kept.append(found[0] if found.ndim > 1 and len(found) == 1 else found)
-    return [np.stack(kept).astype(np.float32) for kept in rows]
+    rows = [[_without_batch(found) for found in outputs] for outputs in _invoked(content, inputs)]
+    return [np.stack(kept).astype(np.float32) for kept in zip(*rows, strict=True)]
 
 
 def flatbuffer_outputs(content: bytes, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the outputs [samples, …] of a flatbuffer as real numbers, computed here one sample at a time."""
+    """Return the first output [samples, …] of a flatbuffer as real numbers, computed here one sample at a time.
+
+    Raises:
+        StepError: if LiteRT has no kernel for an operator as it stands in the flatbuffer.
+    """
+    return np.concatenate([outputs[0] for outputs in _invoked(content, inputs)])
+
+
+def _invoked(content: bytes, inputs: npt.NDArray[Any]) -> Iterator[list[npt.NDArray[np.float64]]]:
+    """Yield all outputs of each sample, as real numbers with their batch of 1."""
     interpreter = _interpreter(content)
-    interpreter.allocate_tensors()
-    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    rows = []
-    for sample in inputs:
-        interpreter.set_tensor(source["index"], _quantized(sample[np.newaxis], source))
-        interpreter.invoke()
-        rows.append(_dequantized(interpreter.get_tensor(target["index"]), target))
-    return np.concatenate(rows)
+    source, targets = interpreter.get_input_details()[0], interpreter.get_output_details()
+    try:
+        interpreter.allocate_tensors()
+        for sample in inputs:
+            interpreter.set_tensor(source["index"], _quantized(sample[np.newaxis], source))
+            interpreter.invoke()
+            yield [_dequantized(interpreter.get_tensor(target["index"]), target) for target in targets]
+    except RuntimeError as error:
+        raise StepError(f"LiteRT cannot run this flatbuffer: {first_line(error)}") from error
+
+
+def _without_batch(output: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return output[0] if output.ndim > 1 and len(output) == 1 else output
 
 
 def snr_db(expected: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> float | None:
@@ -196,10 +204,11 @@ def _dequantized(values: npt.NDArray[Any], detail: dict[str, Any]) -> npt.NDArra
 
 
 def _interpreter(content: bytes) -> Any:
-    import tensorflow as tf
+    # LiteRT's, which has kernels that TensorFlow's own lacks, such as the one from int8 to int16.
+    from ai_edge_litert.interpreter import Interpreter
 
     try:
-        return tf.lite.Interpreter(model_content=content, num_threads=1)
+        return Interpreter(model_content=content, num_threads=1)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"not a flatbuffer that TensorFlow Lite can read: {first_line(error)}") from error
 

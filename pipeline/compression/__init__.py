@@ -5,15 +5,16 @@ A technique has a ``Settings`` section and one of
 * ``rewrite(model, settings, data, report) -> model``: gives another Keras model (tf_keras), perhaps after training;
 * ``convert(source, settings, data, report) -> bytes``: gives the flatbuffer of ``source``, a ``Convertible``.
 
-A technique that looks at training samples to convert has ``calibration_indices(settings, data) -> list[int]`` too:
-which ones, for the recipe in the artifact.
-
 ``report`` is a ``Report``: how far it is, and what a reader should know. Importing a technique loads no TensorFlow.
 What several techniques share stands in modules whose names begin with an underscore.
 
 A technique that rewrites has ``untreated(model, settings) -> list[LeftLayer]`` too, which names every layer with
 weights that it will leave as it is, before anything is trained, or raises StepError when it can treat none; its
 settings are ``RewriteSettings``, and with ``strict`` such a layer is an error.
+
+A technique that converts may have two more: ``calibration_indices(settings, data) -> list[int]`` gives the training
+samples that it calibrates with, which are kept in the artifact's recipe, and ``check_runtime(settings, runtime)``
+raises StepError for what is known not to run there, before any step is begun.
 """
 
 from __future__ import annotations

@@ -12,13 +12,21 @@ _WEIGHT_DTYPES = ("float32", "float16", "int8", "int16", "int4", "uint8")
 
 
 def weight_tensors(model: FlatModel) -> tuple[FlatTensor, ...]:
-    """Return the constants of at least two dimensions that hold weights: no biases, shapes or axes."""
+    """Return the constants of at least two dimensions that hold weights: no biases, shapes or axes.
+
+    What no operator takes is none: the scales of weights that are quantized block by block are a tensor too.
+    """
     return tuple(
-        tensor
+        graph.tensors[place]
         for graph in model.subgraphs
-        for tensor in graph.tensors
-        if tensor.constant and len(tensor.shape) >= 2 and tensor.dtype in _WEIGHT_DTYPES
+        for place in sorted({place for operator in graph.operators for place in operator.inputs if place >= 0})
+        if is_weights(graph.tensors[place])
     )
+
+
+def is_weights(tensor: FlatTensor) -> bool:
+    """Whether a tensor is a constant of at least two dimensions that holds real numbers, quantized or not."""
+    return tensor.constant and len(tensor.shape) >= 2 and tensor.dtype in _WEIGHT_DTYPES
 
 
 def parameters(model: FlatModel) -> int:

@@ -174,12 +174,11 @@ def _check_places(graph: Subgraph) -> None:
 def _tensor(model: Any, tensor: Any) -> FlatTensor:
     type_name = _names("TensorType")[tensor.Type()]
     quantization = tensor.Quantization()
-    stored = model.Buffers(tensor.Buffer()).DataAsNumpy()
     return FlatTensor(
         name=(tensor.Name() or b"").decode(errors="replace"),
         shape=_places(tensor.ShapeAsNumpy()),
         dtype=_DTYPES.get(type_name, type_name.lower()),
-        stored=_array(stored, np.uint8),
+        stored=_stored(model, tensor.Buffer()),
         scales=_array(quantization.ScaleAsNumpy() if quantization else 0, np.float32),
         zero_points=_array(quantization.ZeroPointAsNumpy() if quantization else 0, np.int64),
         quantized_dimension=quantization.QuantizedDimension() if quantization else 0,
@@ -196,6 +195,15 @@ def _block_size(quantization: Any) -> int:
     table, reader = quantization.Details(), schema.BlockwiseQuantization()
     reader.Init(table.Bytes, table.Pos)
     return int(reader.BlockSize())
+
+
+def _stored(model: Any, place: int) -> npt.NDArray[np.uint8]:
+    buffer = model.Buffers(place)
+    if buffer.Size() > 1:
+        # In a large file of ai-edge-quantizer's, and in any beyond 2 GiB, the bytes stand behind the flatbuffer.
+        whole: npt.NDArray[np.uint8] = np.frombuffer(model._tab.Bytes, np.uint8)
+        return whole[buffer.Offset() : buffer.Offset() + buffer.Size()]
+    return _array(buffer.DataAsNumpy(), np.uint8)
 
 
 def _operator(operator: Any, codes: list[Any]) -> FlatOperator:
