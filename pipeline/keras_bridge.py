@@ -154,7 +154,10 @@ def _settings(layer_class: type) -> dict[str, Any]:
 
 
 def _rewire(document: Any) -> None:
-    """Turn Keras 3's ``{"args", "kwargs"}`` nodes into Keras 2's ``[[layer, node, tensor, kwargs], …]``, at any depth."""
+    """Turn Keras 3's ``{"args", "kwargs"}`` nodes into Keras 2's ``[[layer, node, tensor, kwargs], …]``, at any depth.
+
+    ``document`` is changed in place.
+    """
     if isinstance(document, list):
         for item in document:
             _rewire(item)
