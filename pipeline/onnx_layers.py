@@ -138,7 +138,7 @@ CONVERTERS: dict[str, Converter] = {
 
 
 def channels_last(model: Any) -> Any:
-    """Return a Keras 3 model with every tensor of four or more dimensions as [samples, …, channels].
+    """Return a Keras 3 model of one input and one output with every tensor of four or more dimensions as [samples, …, channels].
 
     TensorFlow's CPU kernels, its converter and every board compute so. A layer whose meaning depends on the order, and
     that cannot be told of the other one, is put between two that turn its tensors around.
@@ -163,7 +163,7 @@ def channels_last(model: Any) -> Any:
     for name, layer in originals.items():
         if layer.weights:
             result.get_layer(name).set_weights(_weights(layer))
-    return result
+    return keras.Model(result.inputs[0], result.outputs[0], name="onnx")
 
 
 def _moved(shape: Any) -> tuple[int, ...]:

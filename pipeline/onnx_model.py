@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ Tell = Callable[[float, str], None]
 
 
 def convert(source: Path, data: TrainingData, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Write ``source`` into ``folder`` as ``model.keras``, or as ``saved_model`` when a part of it is no layer of Keras.
+    """Write ``source`` as ``model.keras``, or as ``saved_model`` when a part of it is no layer of Keras.
 
     Args:
         source: an ONNX file.
@@ -116,8 +117,6 @@ def _sizes(tensor: Any, sample: tuple[int, ...]) -> list[int]:
 
 
 def _as_taken(data: TrainingData, dtype: Any) -> TrainingData:
-    from dataclasses import replace
-
     return replace(data, dtype=np.dtype(dtype).name)
 
 
