@@ -275,8 +275,8 @@ def toolchain() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in TOOLCHAIN}
     folder = Path(__file__).parent
     ours = [*sorted((folder / "compression").glob("*.py")), *sorted((folder / "flatbuffer").glob("*.py"))]
-    names = ("evidence", "export", "fine_tuning", "keras_bridge", "model_files", "onnx_layers", "onnx_model")
-    names = (*names, "saved_layers", "step_worker", "training_data")
+    names = ["evidence", "export", "fine_tuning", "keras_bridge", "model_files", "onnx_layers", "onnx_model"]
+    names += ["saved_layers", "step_worker", "training_data"]
     ours += [folder / f"{name}.py" for name in names]
     return {**versions, "edgepress": key_of([file_sha256(path) for path in ours])[:16]}
 

@@ -39,9 +39,9 @@ class MemoryPlan:
         """Raise ModelError, with both numbers, when not even one step fits."""
         if self.available_bytes is not None and self.step_bytes > self.available_bytes:
             raise ModelError(
-                f"model {model}: a step needs about {_mib(self.step_bytes)} MiB for its {_mib(model_bytes)} MiB and the "
-                f"training samples, and {_mib(self.available_bytes)} MiB are available; give a smaller model or fewer "
-                "samples, or raise limits.host_memory_mib where it is set"
+                f"model {model}: has {_mib(model_bytes)} MiB, for which a step needs about {_mib(self.step_bytes)} MiB "
+                f"of memory, with TensorFlow and the training samples; {_mib(self.available_bytes)} MiB are available "
+                "(limits.host_memory_mib, or what is free)"
             )
 
 

@@ -138,7 +138,7 @@ CONVERTERS: dict[str, Converter] = {
 
 
 def channels_last(model: Any) -> Any:
-    """Return a Keras 3 model of one input and one output with every tensor of four or more dimensions as [samples, …, channels].
+    """Return a Keras 3 model of one input and one output with channels last in tensors of four or more dimensions.
 
     TensorFlow's CPU kernels, its converter and every board compute so. A layer whose meaning depends on the order, and
     that cannot be told of the other one, is put between two that turn its tensors around.
@@ -185,7 +185,7 @@ def _takes_channels_last(layer: Any) -> bool:
         return True
     kind = type(layer).__name__
     if kind == "Activation":
-        return layer.get_config()["activation"] != "softmax"
+        return bool(layer.get_config()["activation"] != "softmax")
     if kind in ("Flatten", "Reshape"):
         # Of one place only, the channels are in the same order both ways.
         return len(layer.output.shape) == 2 and all(size == 1 for size in layer.input.shape[2:])
