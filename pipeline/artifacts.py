@@ -103,7 +103,11 @@ class Builder:
         facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         inputs, outputs = (tuple(map(_tensor, facts[end])) for end in ("inputs", "outputs"))
         if len(inputs) != 1 or len(outputs) != 1:
-            raise ModelError(f"model {path}: has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
+            ends = " and ".join(
+                f"{len(tensors)} {what} ({', '.join(tensor.name for tensor in tensors)})"
+                for what, tensors in (("inputs", inputs), ("outputs", outputs))
+            )
+            raise ModelError(f"model {path}: has {ends}; expected one of each")
         surveyed = tuple(
             _survey(step, facts["survey"][str(place)]) for place, step in enumerate(steps) if facts["survey"]
         )

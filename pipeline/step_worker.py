@@ -21,7 +21,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from pipeline import compression, evidence, export, onnx_model
-from pipeline.errors import EdgepressError, StepError
+from pipeline.errors import EdgepressError, ModelError, StepError
 from pipeline.model_files import as_tf_keras, load_keras
 from pipeline.results.record import LeftLayer, StepEvidence, TensorInfo
 from pipeline.training_data import Teacher, TrainingData
@@ -63,6 +63,7 @@ def _inspect(request: dict[str, Any], channel: TextIO) -> None:
         model = _load(request)
         evidence.check_weights(model)
         inputs, outputs = export.model_tensors(model)
+        _check_batch(inputs[0])
         run = export.Convertible(model, _data(request, inputs[0].dtype)).outputs
         left = {step["key"]: _surveyed(step, model) for step in request["survey"]}
         types = []
@@ -70,6 +71,11 @@ def _inspect(request: dict[str, Any], channel: TextIO) -> None:
     _write(request, "model.json", {**facts, "survey": left, "weight_types": types})
     if len(inputs) == len(outputs) == 1 and _fits(inputs[0], request):
         _keep_reference(request, inputs[0].dtype, run)
+
+
+def _check_batch(tensor: TensorInfo) -> None:
+    if tensor.shape and tensor.shape[0] > 1:
+        raise ModelError(f"takes batches of {tensor.shape[0]} only; expected any batch, or batches of 1")
 
 
 def _fits(tensor: TensorInfo, request: dict[str, Any]) -> bool:
