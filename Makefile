@@ -2,6 +2,7 @@
 # make test   the checks and tests
 # make test-layer-types   every technique on every type of layer
 # make setup  the environments only: the host's, and one for each runtime of the agent
+# make onnx   what the host needs to read .onnx files
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 ENVIRONMENTS := .venv
@@ -12,7 +13,7 @@ PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
 export PYTHONUNBUFFERED = 1
 
 .SECONDARY:
-.PHONY: run test test-layer-types layer-types check setup environments benchmarks lock clean
+.PHONY: run test test-layer-types layer-types check setup onnx environments benchmarks lock clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -68,8 +69,16 @@ $(ENVIRONMENTS)/%/.ready: $(ENVIRONMENTS)/%/.installed setup.cfg pyproject.toml
 	@$(@D)/bin/python $(PIP) install --no-build-isolation --no-deps --editable .
 	@touch $@
 
+# Into the host's environment: the converter takes the host's TensorFlow. About 165 MB.
+onnx: $(HOST)/.onnx-installed
+
 # Only once all three environments are there, also with "make -j".
-$(HOST)/.test-installed: requirements/test.txt | setup
+$(HOST)/.onnx-installed: requirements/onnx.txt | setup
+	@echo "installing what reads .onnx files"
+	@$(HOST)/bin/python $(PIP) install --require-hashes -r requirements/onnx.txt
+	@touch $@
+
+$(HOST)/.test-installed: requirements/test.txt | $(HOST)/.onnx-installed
 	@echo "installing what the tests need"
 	@$(HOST)/bin/python $(PIP) install --require-hashes -r requirements/test.txt
 	@touch $@
@@ -78,7 +87,7 @@ $(HOST)/.test-installed: requirements/test.txt | setup
 lock:
 	$(PYTHON) -m venv $(ENVIRONMENTS)/lock
 	$(ENVIRONMENTS)/lock/bin/python $(PIP) install uv
-	cd requirements && for name in build host test agent-litert agent-tflite_runtime; do \
+	cd requirements && for name in build host test onnx agent-litert agent-tflite_runtime; do \
 	    ../$(ENVIRONMENTS)/lock/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-strip-extras \
 	        --python-version 3.11 --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
 	done

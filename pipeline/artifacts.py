@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import shutil
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from pipeline import compression
 from pipeline.cache import Cache, key_of
 from pipeline.config import Experiment, Step, Variant
 from pipeline.errors import DataError, ModelError, StepError
-from pipeline.model_files import Format, detect_format
+from pipeline.model_files import Format
 from pipeline.results.record import Artifact, LeftLayer, StepEvidence, TensorInfo
 from pipeline.samples import Samples, file_sha256
 from pipeline.step_process import Report, RunningSteps, StepProcess
@@ -29,19 +28,31 @@ TOOLCHAIN = ("tensorflow", "tf_keras", "keras", "tensorflow-model-optimization",
 
 
 @dataclass(frozen=True)
-class SourceModel:
-    """The model as the user has it: its file, our copy of it, format, content hash, and what goes in and out.
+class ModelFile:
+    """A model: where the user has it, our copy or what was made of it, its format, and the key of its content.
 
-    ``reference`` has its outputs on the samples that every step is scored on, ``survey`` what each step will leave.
+    ``functions`` are the parts of an ONNX model that became no layers of Keras.
     """
 
     path: Path
     kept: Path
     format: Format
     sha256: str
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    reference: Path
+    functions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceModel(ModelFile):
+    """A model of which is known what goes in and out.
+
+    ``weight_types`` are those of a flatbuffer's weights; ``reference`` has the outputs on the samples that every step
+    is scored on, ``survey`` what each step will leave.
+    """
+
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
+    weight_types: tuple[str, ...] = ()
+    reference: Path = Path()
     survey: tuple[Survey, ...] = ()
 
 
@@ -67,6 +78,7 @@ class Builder:
     """Builds what one experiment needs; entries that are in the cache are not built again."""
 
     experiment: Experiment
+    model: ModelFile
     samples: Samples
     cache: Cache
     # Two variants may share a step: whoever comes second waits for the first, then finds it in the cache.
@@ -77,28 +89,37 @@ class Builder:
         """Return what the experiment's model takes and gives.
 
         Raises:
-            ModelError: if it is missing, cannot be loaded, or has not one input and one output.
+            ModelError: if it cannot be loaded, has weights that are not finite, or has not one input and one output.
         """
-        path = self.experiment.model
-        kind = detect_format(path)
-        digest = content_sha256(path)
-        kept = self._keep(path, digest)
+        path, kind, digest = self.model.path, self.model.format, self.model.sha256
         steps = self._rewriting_steps()
         survey = [{"key": str(place), **_described(step)} for place, step in enumerate(steps)]
         data = self._data("")
         key = key_of("inspect", digest, kind, survey, data, self._scored_on(), toolchain())
-        request = {"kind": "inspect", "source": str(kept), "format": kind, "survey": survey}
+        request = {"kind": "inspect", "source": str(self.model.kept), "format": kind, "survey": survey}
         files = {"data": self._with_files(data), "score": self._score(None)}
         process = self._process(f"model {path}", {**request, **files})
         folder, _ = self._built(_Node(key, process), lambda fraction, text: None)
         facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         inputs, outputs = (tuple(map(_tensor, facts[end])) for end in ("inputs", "outputs"))
         if len(inputs) != 1 or len(outputs) != 1:
-            raise ModelError(f"model {path}: has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
+            ends = " and ".join(
+                f"{len(tensors)} {what} ({', '.join(tensor.name for tensor in tensors)})"
+                for what, tensors in (("inputs", inputs), ("outputs", outputs))
+            )
+            raise ModelError(f"model {path}: has {ends}; expected one of each")
         surveyed = tuple(
             _survey(step, facts["survey"][str(place)]) for place, step in enumerate(steps) if facts["survey"]
         )
-        return SourceModel(path, kept, kind, digest, inputs, outputs, folder / "reference.npy", surveyed)
+        types = tuple(facts["weight_types"])
+        return SourceModel(
+            **vars(self.model),
+            inputs=inputs,
+            outputs=outputs,
+            weight_types=types,
+            reference=folder / "reference.npy",
+            survey=surveyed,
+        )
 
     def _rewriting_steps(self) -> list[Step]:
         """Return each different step that rewrites, once."""
@@ -132,16 +153,6 @@ class Builder:
             fresh = fresh or not was_there
         report(1.0, "done")
         return _artifact(folders, variant), not fresh
-
-    def _keep(self, path: Path, digest: str) -> Path:
-        """Copy the model into the cache, by its hash: what is built under a key is built from just that content."""
-        with self.cache.entry("models", digest) as (folder, was_there):
-            if not was_there:
-                with self.cache.writing(folder):
-                    (shutil.copytree if path.is_dir() else shutil.copyfile)(path, folder / path.name)
-                if content_sha256(folder / path.name) != digest:
-                    raise ModelError(f"model {path}: changed while it was read; run again")
-        return next((self.cache.folder / "models" / digest).iterdir())
 
     def stop(self) -> None:
         """End every step that is still under way; none can be started afterwards."""
@@ -220,10 +231,7 @@ def check_fit(experiment: Experiment, source: SourceModel, samples: Samples) -> 
     """Raise, before anything is built, ModelError or DataError when what is asked does not fit the model."""
     stepped = [variant.name for variant in experiment.variants if variant.steps]
     if source.format == "tflite" and stepped:
-        raise ModelError(
-            f"{experiment.file}: variant {stepped[0]} has steps, but {source.path} is a finished flatbuffer and is "
-            "measured as it is; expected one variant without steps"
-        )
+        raise ModelError(f"{experiment.file}: variant {stepped[0]} has steps, but {_finished(source)}")
     expected, found = source.inputs[0].shape[1:], samples.sample_shape
     if len(expected) != len(found) or any(size not in (0, real) for size, real in zip(expected, found, strict=True)):
         where = experiment.data.file or f"task {experiment.task}"
@@ -234,11 +242,25 @@ def check_fit(experiment: Experiment, source: SourceModel, samples: Samples) -> 
             f"{experiment.file}: data.scale is {samples.scale:g} and data.offset {samples.offset:g}, but model "
             f"{source.path} takes {source.inputs[0].dtype}; expected 1 and 0"
         )
-    labels = [samples.y_test]
+    labels = {"y_test": samples.y_test}
     if samples.y_train is not None and any(map(_trains, experiment.variants)):
-        labels.append(samples.y_train)
-    for path in labels:
-        _check_labels(experiment, source, np.load(path))
+        labels["y_train"] = samples.y_train
+    for name, path in labels.items():
+        _check_labels(experiment, source, name, np.load(path))
+
+
+def _finished(source: SourceModel) -> str:
+    """Return what is said of a flatbuffer that steps were asked for."""
+    quantized = [name for name in source.weight_types if not name.startswith("float32")]
+    if quantized:
+        ends = f"inputs {source.inputs[0].dtype}, outputs {source.outputs[0].dtype}"
+        words = f"is already quantized (weights {', '.join(quantized)}; {ends})"
+    else:
+        words = "is a finished float32 flatbuffer, whose layers are gone"
+    return (
+        f"{source.path} {words}; expected the .keras, .h5, .onnx or SavedModel that it was made from, or one variant "
+        "without steps, which measures it as it is"
+    )
 
 
 def _check_runtime(variant: Variant, runtime: str) -> None:
@@ -256,14 +278,14 @@ def _trains(variant: Variant) -> bool:
     return any(compression.rewrites(step.technique) for step in variant.steps)
 
 
-def _check_labels(experiment: Experiment, source: SourceModel, labels: npt.NDArray[Any]) -> None:
+def _check_labels(experiment: Experiment, source: SourceModel, name: str, labels: npt.NDArray[Any]) -> None:
     # One sample of each label is enough to see whether the metric takes them.
     some = np.unique(labels) if labels.ndim == 1 else labels[:1]
     outputs = np.zeros((len(some), *(size or int(some.max()) + 1 for size in source.outputs[0].shape[1:])))
     try:
         metrics.find(experiment.metric)(outputs, some)
     except ValueError as error:
-        raise DataError(f"{experiment.file}: metric {experiment.metric} does not fit: {error}") from error
+        raise DataError(f"{experiment.file}: metric {experiment.metric} does not fit {name}: {error}") from error
 
 
 def content_sha256(path: Path) -> str:
@@ -280,7 +302,8 @@ def toolchain() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in TOOLCHAIN}
     folder = Path(__file__).parent
     ours = [*sorted((folder / "compression").glob("*.py")), *sorted((folder / "flatbuffer").glob("*.py"))]
-    names = ("evidence", "export", "fine_tuning", "keras_bridge", "model_files", "step_worker", "training_data")
+    names = ["evidence", "export", "fine_tuning", "keras_bridge", "model_files", "onnx_layers", "onnx_model"]
+    names += ["saved_layers", "step_worker", "training_data"]
     ours += [folder / f"{name}.py" for name in names]
     return {**versions, "edgepress": key_of([file_sha256(path) for path in ours])[:16]}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import secrets
 import shutil
@@ -14,12 +13,13 @@ from pathlib import Path
 
 from device_agent.protocol import Failure, RuntimeInfo
 from pipeline.agent_client import AgentClient
-from pipeline.artifacts import Builder, SourceModel, check_fit
+from pipeline.artifacts import Builder, ModelFile, SourceModel, check_fit
 from pipeline.cache import Cache
 from pipeline.config import Experiment, Variant
 from pipeline.devices.inventory import Device, find_device
 from pipeline.devices.transport import open_transport
 from pipeline.errors import AgentError, ModelError, StepError
+from pipeline.intake import converted, memory_plan, take_in
 from pipeline.measuring import MeasuredJob, Placement, baseline_name, check_job, job_spec, measure, place
 from pipeline.preflight import check_variants
 from pipeline.reporting import write_reports
@@ -65,7 +65,11 @@ def run_experiment(experiment: Experiment, options: Options, progress: Progress)
     with AgentClient(open_transport(device), device.name) as client:
         target = _check_runtime(client, experiment, device)
         samples = _fetch(experiment, options.cache, progress)
-        variants = _build_all(experiment, samples, options.cache, progress)
+        model = take_in(experiment, options.cache)
+        memory = memory_plan(experiment, model, samples)
+        model, samples = _converted(model, experiment, samples, options.cache, progress)
+        builder = Builder(experiment, model, samples, options.cache)
+        variants = _build_all(builder, memory.side_by_side, progress)
         variants = check_variants(experiment, target, variants, samples, options.cache, progress)
         variants = _placed(experiment, variants)
         job = _measure_all(client, experiment, device, variants, samples, options, progress)
@@ -94,15 +98,28 @@ def _fetch(experiment: Experiment, cache: Cache, progress: Progress) -> Samples:
     return samples
 
 
-def _build_all(experiment: Experiment, samples: Samples, cache: Cache, progress: Progress) -> list[VariantRecord]:
+def _converted(
+    model: ModelFile, experiment: Experiment, samples: Samples, cache: Cache, progress: Progress
+) -> tuple[ModelFile, Samples]:
+    """Convert an ONNX model, once, and lay the samples out as what it became takes them."""
     cache.remove_leftovers("builds")
-    builder = Builder(experiment, samples, cache)
+    if model.format != "onnx":
+        return model, samples
+    stage = progress.stage("convert ONNX", 100, "%")
+    made, samples = converted(model, experiment, samples, cache, lambda share, text: stage.update(round(100 * share)))
+    functions = f"; functions that no step can rewrite: {', '.join(made.functions)}" if made.functions else ""
+    stage.finish(f"{made.format}, outputs as in ONNX Runtime{functions}")
+    return made, samples
+
+
+def _build_all(builder: Builder, side_by_side: int, progress: Progress) -> list[VariantRecord]:
+    experiment = builder.experiment
     stage = progress.stage("inspect model")
     source = builder.inspect()
-    check_fit(experiment, source, samples)
+    check_fit(experiment, source, builder.samples)
     stage.finish(f"{source.format}, {source.inputs[0].shape[1:]} → {source.outputs[0].shape[1:]}")
     _tell_survey(source, progress)
-    executor = ThreadPoolExecutor(max_workers=os.cpu_count())
+    executor = ThreadPoolExecutor(max_workers=side_by_side)
     try:
         futures = [executor.submit(_build, builder, source, variant, progress) for variant in experiment.variants]
         return [future.result() for future in futures]

@@ -238,6 +238,8 @@ def _static_spec(model: Any, data: TrainingData) -> Any:
 
 
 def _tensor(name: str, tensor: Any) -> TensorInfo:
+    if getattr(tensor.shape, "rank", 0) is None:
+        raise ModelError(f"tensor {name} has no known number of dimensions; save the model with an input signature")
     dtype = tensor.dtype if isinstance(tensor.dtype, str) else str(tensor.dtype.name)
     try:
         return TensorInfo(name, tuple(size or 0 for size in tensor.shape), np.dtype(dtype).name)

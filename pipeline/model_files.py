@@ -8,12 +8,12 @@ import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline import saved_layers
 from pipeline.errors import ModelError
 
-Format = Literal["keras3", "keras2", "saved_model", "tflite"]
-ALLOWED = "a Keras .keras or .h5 file, a SavedModel folder, or a .tflite file"
+Format = Literal["keras3", "keras2", "saved_model", "tflite", "onnx"]
+ALLOWED = "a Keras .keras or .h5 file, a SavedModel folder, an .onnx file, or a .tflite file"
 
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _LAMBDA = re.compile(r'"class_name"\s*:\s*"Lambda"')
 
 # Keras 3 writes .h5 too, and both Keras versions write .keras: the version inside tells.
@@ -40,8 +40,10 @@ def detect_format(path: Path) -> Format:
         return "tflite"
     if head[:4] == b"PK\x03\x04":
         return _by_version(path, _zip_version(path))
-    if head == _HDF5_MAGIC:
+    if head == saved_layers.HDF5_MAGIC:
         return _by_version(path, _hdf5_version(path))
+    if path.suffix.lower() == ".onnx":  # has no magic number; whether it is one is seen when it is converted
+        return "onnx"
     raise ModelError(f"model {path}: content begins with {head!r}; expected {ALLOWED}")
 
 
@@ -55,18 +57,21 @@ def load_keras(path: Path, kind: Format) -> Any:
     import tensorflow as tf
     import tf_keras
 
-    _refuse_code(path, kind)
     try:
+        _refuse_code(path, kind)
         if kind == "keras3":
             return keras.models.load_model(path, compile=False)
         if kind == "keras2" or _has_safe_layers(path):
             return tf_keras.models.load_model(path, compile=False)
         return tf.saved_model.load(str(path))
+    except ModelError:
+        raise
     except Exception as error:  # whatever a damaged or foreign file makes Keras raise
-        raise ModelError(f"model {path}: cannot be loaded: {first_line(error)}") from error
+        reason = "" if path.is_dir() else saved_layers.why_not(path)
+        raise ModelError(reason or f"cannot be loaded: {first_line(error)}") from error
 
 
-def as_tf_keras(model: Any, path: Path) -> Any:
+def as_tf_keras(model: Any) -> Any:
     """Return ``model`` as a tf_keras model, which the techniques of TF-MOT need.
 
     Raises:
@@ -75,13 +80,19 @@ def as_tf_keras(model: Any, path: Path) -> Any:
     import keras
     import tf_keras
 
+    from pipeline import compression
+
     if isinstance(model, tf_keras.Model):
         return model
     if isinstance(model, keras.Model):
         from pipeline.keras_bridge import to_tf_keras
 
         return to_tf_keras(model)
-    raise ModelError(f"model {path}: a SavedModel without Keras layers can be quantized, but not pruned")
+    converting = [name for name in compression.known() if not compression.rewrites(name)]
+    raise ModelError(
+        "a SavedModel without Keras layers has none that could be rewritten; it can be treated by "
+        f"{', '.join(converting)}, which convert; give the .keras or .h5 file for the others"
+    )
 
 
 def first_line(error: BaseException) -> str:
@@ -91,17 +102,9 @@ def first_line(error: BaseException) -> str:
 
 
 def _refuse_code(path: Path, kind: Format) -> None:
-    """Raise ModelError for a Lambda layer in an HDF5 file: Keras would run the code in it, without asking."""
-    if kind not in ("keras2", "keras3") or not _is_hdf5(path):
-        return
-    import h5py
-
-    with h5py.File(path) as file:
-        if _LAMBDA.search(_text(file.attrs["model_config"])):
-            raise ModelError(
-                f"model {path}: has a Lambda layer, whose code would be run to load it; "
-                "replace it by a layer of Keras, or save as .keras without it"
-            )
+    """Raise ModelError for a Lambda layer in an HDF5 file: Keras 2 would run the code in it, without asking."""
+    if kind in ("keras2", "keras3") and saved_layers.is_hdf5(path) and saved_layers.has_lambda(path):
+        raise ModelError(saved_layers.why_not(path))
 
 
 def _has_safe_layers(path: Path) -> bool:
@@ -111,11 +114,6 @@ def _has_safe_layers(path: Path) -> bool:
     """
     metadata = path / "keras_metadata.pb"
     return metadata.is_file() and not _LAMBDA.search(metadata.read_bytes().decode("latin-1"))
-
-
-def _is_hdf5(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(8) == _HDF5_MAGIC
 
 
 def _text(value: str | bytes) -> str:

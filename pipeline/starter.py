@@ -102,6 +102,7 @@ def _text(model: Path, kind: Format, data: Path, arrays: dict[str, Array], metri
             "keras3": "A Keras 3 model.",
             "keras2": "A Keras 2 model.",
             "saved_model": "A SavedModel.",
+            "onnx": "An ONNX model, converted once; the samples are given as it takes them: [N, C, H, W] for images.",
             "tflite": "A finished flatbuffer.",
         }[kind],
         data=_quoted(_relative(data, output)),

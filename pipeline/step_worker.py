@@ -20,8 +20,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from pipeline import compression, evidence, export
-from pipeline.errors import EdgepressError, StepError
+from pipeline import compression, evidence, export, onnx_model
+from pipeline.errors import EdgepressError, ModelError, StepError
 from pipeline.flatbuffer.recipe import Recipe, RecipeStep, with_recipe
 from pipeline.model_files import as_tf_keras, load_keras
 from pipeline.results.record import LeftLayer, StepEvidence, TensorInfo
@@ -59,16 +59,24 @@ def _inspect(request: dict[str, Any], channel: TextIO) -> None:
         inputs, outputs = export.flatbuffer_tensors(content)
         run: Callable[[Any], Any] = functools.partial(export.flatbuffer_outputs, content)
         left: dict[str, Any] = {}
+        types = sorted({tensor.dtype for tensor in evidence.flatbuffer_tensors(content)})
     else:
         model = _load(request)
         evidence.check_weights(model)
         inputs, outputs = export.model_tensors(model)
+        _check_batch(inputs[0])
         run = export.Convertible(model, _data(request, inputs[0].dtype)).outputs
-        left = {step["key"]: _surveyed(step, model, source) for step in request["survey"]}
-    facts = {"inputs": [asdict(t) for t in inputs], "outputs": [asdict(t) for t in outputs], "survey": left}
-    _write(request, "model.json", facts)
+        left = {step["key"]: _surveyed(step, model) for step in request["survey"]}
+        types = []
+    facts = {"inputs": [asdict(t) for t in inputs], "outputs": [asdict(t) for t in outputs]}
+    _write(request, "model.json", {**facts, "survey": left, "weight_types": types})
     if len(inputs) == len(outputs) == 1 and _fits(inputs[0], request):
         _keep_reference(request, inputs[0].dtype, run)
+
+
+def _check_batch(tensor: TensorInfo) -> None:
+    if tensor.shape and tensor.shape[0] > 1:
+        raise ModelError(f"takes batches of {tensor.shape[0]} only; expected any batch, or batches of 1")
 
 
 def _fits(tensor: TensorInfo, request: dict[str, Any]) -> bool:
@@ -85,11 +93,11 @@ def _keep_reference(request: dict[str, Any], dtype: str, run: Callable[[Any], An
     score.write_reference(outputs)
 
 
-def _surveyed(step: dict[str, Any], model: Any, source: Path) -> dict[str, Any]:
+def _surveyed(step: dict[str, Any], model: Any) -> dict[str, Any]:
     """Return the layers that a step will leave as they are, or why it can treat none."""
     technique, settings = _technique(step)
     try:
-        return {"left": [asdict(layer) for layer in _untreated(technique, as_tf_keras(model, source), settings)]}
+        return {"left": [asdict(layer) for layer in _untreated(technique, as_tf_keras(model), settings)]}
     except EdgepressError as error:
         return {"error": str(error)}
 
@@ -99,7 +107,7 @@ def _rewrite(request: dict[str, Any], channel: TextIO) -> None:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     _be_deterministic(request["data"]["seed"])
     data, report = _data(request), StepReport(channel, share=0.95)
-    model = as_tf_keras(_load(request), Path(request["source"]))
+    model = as_tf_keras(_load(request))
     (step,) = request["steps"]
     technique, settings = _technique(step)
     before = evidence.digest(model)
@@ -198,7 +206,12 @@ def _calibration_indices(step: dict[str, Any], data: TrainingData) -> list[int]:
     return indices
 
 
-_STEPS = {"inspect": _inspect, "rewrite": _rewrite, "export": _export}
+def _convert_onnx(request: dict[str, Any], channel: TextIO) -> None:
+    report, folder = StepReport(channel, share=1.0), Path(request["folder"])
+    _write(request, "onnx.json", onnx_model.convert(Path(request["source"]), _data(request), folder, report))
+
+
+_STEPS = {"onnx": _convert_onnx, "inspect": _inspect, "rewrite": _rewrite, "export": _export}
 
 
 @dataclass

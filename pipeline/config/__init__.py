@@ -73,12 +73,16 @@ class Measure:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds for one compression step and one block on the device; a block's MiB and CPU seconds, 0 for no limit."""
+    """Seconds for one compression step and one block on the device; a block's MiB and CPU seconds, 0 for no limit.
+
+    ``host_memory_mib`` is for all steps on this machine together, 0 for what is available.
+    """
 
     step_timeout_s: float
     block_timeout_s: float
     memory_mib: int
     cpu_s: int
+    host_memory_mib: int
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ class LimitsSection(Section):
     block_timeout_s: float = Field(600, ge=0.1, le=86400)
     memory_mib: int = Field(0, ge=0, le=1 << 24)
     cpu_s: int = Field(0, ge=0, le=604800)
+    host_memory_mib: int = Field(0, ge=0, le=1 << 24)
 
 
 class BudgetSection(Section):
@@ -103,7 +104,7 @@ class ExperimentSection(Section):
     schema_number: Literal[1] = Field(1, alias="schema")
     name: str = Field(pattern=rf"^{NAME.pattern}$", description="a name of letters, digits, _ . and -, 64 at most")
     task: str | None = Field(None, description="the name of a reference task")
-    model: str | None = Field(None, description="a path to a .keras, .h5 or .tflite file or a SavedModel folder")
+    model: str | None = Field(None, description="a path to a .keras, .h5, .onnx or .tflite file or a SavedModel folder")
     data: DataSection = DataSection()
     metric: str | None = Field(None, description="the name of a metric")
     device: str = Field("local", description="the name of a device")

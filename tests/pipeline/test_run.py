@@ -172,7 +172,10 @@ def test_a_variant_that_cannot_be_built_fails_alone(bench):
     assert done.returncode == 0
     failed = bench.record()["variants"][1]
     assert failed["failure"]["kind"] == "build"
-    assert "a SavedModel without Keras layers can be quantized, but not pruned" in failed["failure"]["message"]
+    assert (
+        "a SavedModel without Keras layers has none that could be rewritten; it can be treated by quantization"
+        in failed["failure"]["message"]
+    )
 
 
 BAD_INPUTS = [
@@ -180,7 +183,7 @@ BAD_INPUTS = [
     ({"model": "data.npz"}, 2, "is a zip archive without Keras's metadata.json"),
     ({"model": "bad.tflite"}, 2, "not a flatbuffer that TensorFlow Lite can read"),
     ({"model": "empty"}, 2, "the folder has no saved_model.pb"),
-    ({"model": "ready.tflite", "variants": FIVE}, 2, "is a finished flatbuffer and is measured as it is"),
+    ({"model": "ready.tflite", "variants": FIVE}, 2, "is a finished float32 flatbuffer, whose layers are gone"),
     ({"data": "nowhere.npz"}, 2, "nowhere.npz: no such file"),
     ({"data": "small.npz"}, 2, "samples have shape (8, 8, 1); model"),
     ({"data": "labels.npz"}, 2, "metric top1 does not fit"),
