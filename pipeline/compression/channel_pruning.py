@@ -37,9 +37,10 @@ class Settings(FineTunedSettings):
     16 channels at once, and a layer of 9 is no faster than one of 16.
 
     ``criterion``: ``l1``, ``bn_scale``, or ``taylor``, whose gradients are taken over ``score_samples`` training
-    samples. Channels go in ``iterations``, each of which leaves the same share of what it found, and scores are taken
-    anew in each. ``epochs`` are those of the whole step: every iteration trains ``epochs // iterations`` of them, and
-    the last one the rest too.
+    samples, and which goes by what it costs in loss for each filter or MAC that it saves, since late layers have many
+    unimportant channels that save little. Channels go in ``iterations``, each of which leaves the same share of what
+    it found, and scores are taken anew in each. ``epochs`` are those of the whole step: every iteration trains
+    ``epochs // iterations`` of them, and the last one the rest too.
 
     ``include`` and ``exclude`` choose the layers that may lose filters; layers that read them shrink in any case.
     """
