@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipeline.compression import ConvertSettings, Report
+from pipeline.errors import StepError
 from pipeline.export import Convertible
 from pipeline.training_data import TrainingData
 
@@ -32,8 +33,20 @@ class Settings(ConvertSettings):
 
 
 def convert(source: Convertible, settings: Settings, data: TrainingData, report: Report) -> bytes:
-    """Return the flatbuffer of ``source`` in one mode of quantization."""
+    """Return the flatbuffer of ``source`` in one mode of quantization.
+
+    Raises:
+        StepError: if a model that was trained under quantization is to become anything but int8.
+    """
+    if source.has_learned_ranges:
+        _heed_learned_ranges(settings, report)
     return source.flatbuffer(lambda converter: _configure(converter, settings, data))
+
+
+def _heed_learned_ranges(settings: Settings, report: Report) -> None:
+    if settings.mode != "int8":
+        raise StepError(f"quantization mode is {settings.mode}; a model trained under quantization becomes int8 only")
+    report.note("ranges are those learned in training; what was left in float then is calibrated on samples now")
 
 
 def _configure(converter: Any, settings: Settings, data: TrainingData) -> None:
