@@ -108,8 +108,11 @@ def model_parameters(model: Any) -> int:
 
 def named_weights(model: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Yield the name and the values of each variable of a Keras model or a loaded SavedModel."""
+    owners = {id(weight): layer.name for layer in getattr(model, "layers", ()) for weight in layer.weights}
     for variable in getattr(model, "weights", None) or model.variables:
-        yield getattr(variable, "path", variable.name), np.asarray(variable)
+        name = getattr(variable, "path", variable.name)
+        # A layer that a wrapper builds gives its weights no more than their own names.
+        yield name if "/" in name else f"{owners[id(variable)]}/{name}", np.asarray(variable)
 
 
 def check_weights(model: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError, StepError
-from pipeline.model_files import first_line
+from pipeline.model_files import first_line, is_quantization_aware
 from pipeline.results.record import TensorInfo
 from pipeline.training_data import TrainingData
 
@@ -57,11 +57,22 @@ class Convertible:
         return tf.function(call).get_concrete_function(_static_spec(model, self.data))
 
     def converter(self) -> Any:
-        """Return a new ``tf.lite.TFLiteConverter`` that nothing is set up on."""
+        """Return a new ``tf.lite.TFLiteConverter`` that nothing is set up on.
+
+        But for a model that was trained under quantization: without an optimization its FAKE_QUANT operators stay.
+        """
         import tensorflow as tf
 
         holder = _variables_holder(self.model)
-        return tf.lite.TFLiteConverter.from_concrete_functions([self.function()], holder)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([self.function()], holder)
+        if self.has_learned_ranges:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        return converter
+
+    @property
+    def has_learned_ranges(self) -> bool:
+        """Whether the model was trained under quantization, so that it brings its own ranges."""
+        return is_quantization_aware(self.model)
 
     def flatbuffer(self, configure: Configure = lambda converter: None) -> bytes:
         """Return the flatbuffer, float32 unless ``configure`` sets up the converter otherwise.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import Field
@@ -10,6 +11,8 @@ from pydantic import Field
 from pipeline.compression import Report, RewriteSettings
 from pipeline.errors import StepError
 from pipeline.training_data import TrainingData
+
+_BATCH_NORM_MOMENTUM = 0.9
 
 
 class FineTunedSettings(RewriteSettings):
@@ -49,7 +52,29 @@ def fine_tune(
         batch_size, drop_remainder=data.count >= batch_size
     )
     progress = _progress_callback(epochs, steps, report)
-    model.fit(batches.prefetch(2), epochs=epochs, verbose=0, callbacks=[*callbacks, progress])
+    with _quick_batch_norm(model):
+        model.fit(batches.prefetch(2), epochs=epochs, verbose=0, callbacks=[*callbacks, progress])
+
+
+@contextmanager
+def _quick_batch_norm(model: Any) -> Iterator[None]:
+    """Let batch normalization's averages follow quickly while training, in nested and wrapped layers too.
+
+    With Keras's default momentum of 0.99 a few hundred steps leave them at what the weights were before: training
+    accuracy of 100 % and test accuracy of chance.
+    """
+    import tf_keras
+
+    norms = (layer for layer in model._flatten_layers() if isinstance(layer, tf_keras.layers.BatchNormalization))
+    slow = [layer for layer in norms if layer.momentum > _BATCH_NORM_MOMENTUM]
+    before = [layer.momentum for layer in slow]
+    for layer in slow:
+        layer.momentum = _BATCH_NORM_MOMENTUM
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(slow, before, strict=True):
+            layer.momentum = momentum
 
 
 def gives_probabilities(model: Any, data: TrainingData) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,7 +64,9 @@ def load_keras(path: Path, kind: Format) -> Any:
         if kind == "keras3":
             return keras.models.load_model(path, compile=False)
         if kind == "keras2" or _has_safe_layers(path):
-            return tf_keras.models.load_model(path, compile=False)
+            aware = "QuantizeWrapper" in _configuration(path)
+            with quantize_scope() if aware else nullcontext():  # to import TF-MOT takes seconds
+                return tf_keras.models.load_model(path, compile=False)
         return tf.saved_model.load(str(path))
     except ModelError:
         raise
@@ -95,6 +99,29 @@ def as_tf_keras(model: Any) -> Any:
     )
 
 
+def is_quantization_aware(model: Any) -> bool:
+    """Whether a Keras model has TF-MOT's quantize wrappers."""
+    return any(type(layer).__name__.startswith("Quantize") for layer in getattr(model, "layers", []))
+
+
+@contextmanager
+def quantize_scope() -> Iterator[None]:
+    """Let tf_keras build TF-MOT's quantize wrappers from their configuration."""
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+    from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer
+
+    class QuantizeLayer(quantize_layer.QuantizeLayer):  # type: ignore[misc]
+        def build_from_config(self, config: dict[str, Any]) -> None:
+            """Wait for the first call: TF-MOT's layer, built here, would be built once more there."""
+
+    with (
+        tfmot.quantization.keras.quantize_scope(),
+        tf_keras.utils.custom_object_scope({"QuantizeLayer": QuantizeLayer}),
+    ):
+        yield
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text that says something, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -114,6 +141,19 @@ def _has_safe_layers(path: Path) -> bool:
     """
     metadata = path / "keras_metadata.pb"
     return metadata.is_file() and not _LAMBDA.search(metadata.read_bytes().decode("latin-1"))
+
+
+def _configuration(path: Path) -> str:
+    """Return the text in which a Keras 2 model names its layers."""
+    if path.is_dir():
+        return (path / "keras_metadata.pb").read_bytes().decode("latin-1")
+    if saved_layers.is_hdf5(path):
+        import h5py
+
+        with h5py.File(path) as file:
+            return _text(file.attrs["model_config"])
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("config.json").decode()
 
 
 def _text(value: str | bytes) -> str:

@@ -36,6 +36,8 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TF-MOT sets TF_USE_LEGACY_KERAS as it is imported; setting it here first makes the order of imports irrelevant.
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         _STEPS[request["kind"]](request, channel)
@@ -103,8 +105,6 @@ def _surveyed(step: dict[str, Any], model: Any) -> dict[str, Any]:
 
 
 def _rewrite(request: dict[str, Any], channel: TextIO) -> None:
-    # TF-MOT sets TF_USE_LEGACY_KERAS as it is imported; setting it here first makes the order of imports irrelevant.
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
     _be_deterministic(request["data"]["seed"])
     data, report = _data(request), StepReport(channel, share=0.95)
     model = as_tf_keras(_load(request))

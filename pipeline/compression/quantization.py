@@ -123,6 +123,8 @@ def convert(source: Convertible, settings: Settings, data: TrainingData, report:
     check_runtime(settings, data.runtime)
     for mode in (settings.mode, *(override.mode for override in settings.overrides)):
         _refusals.check_model(source, mode)
+    if source.has_learned_ranges:
+        report.note("ranges are those learned in training; what was left in float then is calibrated on samples now")
     indices = calibration_indices(settings, data)
     if settings.overrides or settings.mode in _BY_AI_EDGE:
         content = _by_ai_edge(source, settings, indices, report)
