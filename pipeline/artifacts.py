@@ -19,7 +19,7 @@ from device_agent import metrics
 from pipeline import compression
 from pipeline.cache import Cache, key_of
 from pipeline.config import Experiment, Step, Variant
-from pipeline.errors import DataError, ModelError, StepError
+from pipeline.errors import DataError, ModelError, StepError, UsageError
 from pipeline.model_files import Format, detect_format
 from pipeline.results.record import Artifact, LeftLayer, StepEvidence, TensorInfo
 from pipeline.samples import Samples, file_sha256
@@ -72,6 +72,8 @@ class Builder:
     # Two variants may share a step: whoever comes second waits for the first, then finds it in the cache.
     _locks: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
     _running: RunningSteps = field(default_factory=RunningSteps)
+    # Our copies of the files that settings name, by path: looked at once, so that a run uses one content throughout.
+    _files: dict[str, Path] = field(default_factory=dict)
 
     def inspect(self) -> SourceModel:
         """Return what the experiment's model takes and gives.
@@ -84,9 +86,9 @@ class Builder:
         digest = content_sha256(path)
         kept = self._keep(path, digest)
         steps = self._rewriting_steps()
-        survey = [{"key": str(place), **_described(step)} for place, step in enumerate(steps)]
+        survey = [{"key": str(place), **self._described(step)} for place, step in enumerate(steps)]
         data = self._data("")
-        key = key_of("inspect", digest, kind, survey, data, self._scored_on(), toolchain())
+        key = key_of("inspect", digest, kind, list(map(self._keyed, steps)), data, self._scored_on(), toolchain())
         request = {"kind": "inspect", "source": str(kept), "format": kind, "survey": survey}
         files = {"data": self._with_files(data), "score": self._score(None)}
         process = self._process(f"model {path}", {**request, **files})
@@ -103,7 +105,7 @@ class Builder:
     def _rewriting_steps(self) -> list[Step]:
         """Return each different step that rewrites, once."""
         steps = {
-            key_of(_described(step)): step
+            key_of(self._keyed(step)): step
             for variant in self.experiment.variants
             for step in variant.steps
             if compression.rewrites(step.technique)
@@ -165,14 +167,35 @@ class Builder:
             # Only the conversion looks at where the flatbuffer will run: another runtime needs no other training.
             "runtime": self.experiment.runtime if work == "export" else "",
         }
-        described = [_described(step) for step in steps]
+        described = [self._described(step) for step in steps]
         teacher = {"path": str(source.kept), "format": source.format}
         # What a step learns from, or is compared with, is the source model, whose hash the first key is.
         samples = (self.samples.training_sha256, self._scored_on())
-        key = key_of(work, source_key, kind, described, data, samples, toolchain())
+        key = key_of(work, source_key, kind, list(map(self._keyed, steps)), data, samples, toolchain())
         score = self._score(source.reference)
         request = {"kind": work, "source": str(path), "format": kind, "steps": described, "score": score}
         return _Node(key, self._process(label, {**request, "data": {**self._with_files(data), "teacher": teacher}}))
+
+    def _described(self, step: Step) -> dict[str, Any]:
+        """Return a step as its process gets it: a file that its settings name by the path of our copy."""
+        files = {name: str(path) for name, path in self._step_files(step).items()}
+        return {"technique": step.technique, "settings": {**step.settings, **files}}
+
+    def _keyed(self, step: Step) -> dict[str, Any]:
+        """Return a step as keys are made of it: a file that its settings name by its content's hash."""
+        files = {name: path.parent.name for name, path in self._step_files(step).items()}
+        return {"technique": step.technique, "settings": {**step.settings, **files}}
+
+    def _step_files(self, step: Step) -> dict[str, Path]:
+        """Return our copies of the files that a step's settings name. Raises UsageError for one that is missing."""
+        names = [name for name in compression.file_settings(step.technique) if step.settings[name] is not None]
+        for name in names:
+            path = Path(step.settings[name])
+            if not path.exists():
+                raise UsageError(f"{self.experiment.file}: {step.technique}.{name} is {path}: no such file")
+            if str(path) not in self._files:
+                self._files[str(path)] = self._keep(path, content_sha256(path))
+        return {name: self._files[step.settings[name]] for name in names}
 
     def _data(self, dtype: str) -> dict[str, Any]:
         samples = self.samples
@@ -257,13 +280,9 @@ def toolchain() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in TOOLCHAIN}
     folder = Path(__file__).parent
     ours = [*sorted((folder / "compression").glob("*.py")), *sorted((folder / "flatbuffer").glob("*.py"))]
-    names = ("evidence", "export", "fine_tuning", "keras_bridge", "model_files", "step_worker", "training_data")
-    ours += [folder / f"{name}.py" for name in names]
+    names = "evidence export fine_tuning keras_bridge model_files soft_targets step_worker training_data"
+    ours += [folder / f"{name}.py" for name in names.split()]
     return {**versions, "edgepress": key_of([file_sha256(path) for path in ours])[:16]}
-
-
-def _described(step: Step) -> dict[str, Any]:
-    return {"technique": step.technique, "settings": step.settings}
 
 
 def _survey(step: Step, found: dict[str, Any]) -> Survey:

@@ -26,6 +26,7 @@ LAYERS = (
         "pipeline.artifacts",
         "pipeline.step_process",
         "pipeline.samples",
+        "pipeline.soft_targets",
         "pipeline.model_files",
         "pipeline.training_data",
         "pipeline.config",
