@@ -56,10 +56,10 @@ class Factors:
         return float(squares[:rank].sum() / max(squares.sum(), np.finfo(float).tiny))
 
     def rank_for(self, energy: float) -> int:
-        """Return the least rank that keeps this share of the squared singular values."""
+        """Return the least rank that keeps this share of the squared singular values; 1 for a kernel of zeros."""
         squares = np.square(self.values)
-        kept = np.cumsum(squares) / max(squares.sum(), np.finfo(float).tiny)
-        return min(int(np.searchsorted(kept, energy - _ROUNDING)) + 1, len(self.values))
+        enough = (energy - _ROUNDING) * squares.sum()
+        return min(int(np.searchsorted(np.cumsum(squares), enough)) + 1, len(self.values))
 
     def kernels(self, rank: int) -> tuple[Array, Array]:
         """Return the first and the second kernel, float32; the singular values go half to each.
