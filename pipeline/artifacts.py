@@ -11,14 +11,11 @@ from functools import cache as cached
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from device_agent import metrics
 from pipeline import compression
 from pipeline.cache import Cache, key_of
 from pipeline.config import Experiment, Step, Variant
-from pipeline.errors import DataError, ModelError, StepError
+from pipeline.errors import ModelError, StepError, UsageError
+from pipeline.kept_files import keep
 from pipeline.model_files import Format
 from pipeline.results.record import Artifact, LeftLayer, StepEvidence, TensorInfo
 from pipeline.samples import Samples, file_sha256
@@ -84,6 +81,8 @@ class Builder:
     # Two variants may share a step: whoever comes second waits for the first, then finds it in the cache.
     _locks: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
     _running: RunningSteps = field(default_factory=RunningSteps)
+    # Our copies of the files that settings name, by path: looked at once, so that a run uses one content throughout.
+    _files: dict[str, Path] = field(default_factory=dict)
 
     def inspect(self) -> SourceModel:
         """Return what the experiment's model takes and gives.
@@ -93,9 +92,9 @@ class Builder:
         """
         path, kind, digest = self.model.path, self.model.format, self.model.sha256
         steps = self._rewriting_steps()
-        survey = [{"key": str(place), **_described(step)} for place, step in enumerate(steps)]
+        survey = [{"key": str(place), **self._described(step)} for place, step in enumerate(steps)]
         data = self._data("")
-        key = key_of("inspect", digest, kind, survey, data, self._scored_on(), toolchain())
+        key = key_of("inspect", digest, kind, list(map(self._keyed, steps)), data, self._scored_on(), toolchain())
         request = {"kind": "inspect", "source": str(self.model.kept), "format": kind, "survey": survey}
         files = {"data": self._with_files(data), "score": self._score(None)}
         process = self._process(f"model {path}", {**request, **files})
@@ -124,7 +123,7 @@ class Builder:
     def _rewriting_steps(self) -> list[Step]:
         """Return each different step that rewrites, once."""
         steps = {
-            key_of(_described(step)): step
+            key_of(self._keyed(step)): step
             for variant in self.experiment.variants
             for step in variant.steps
             if compression.rewrites(step.technique)
@@ -177,8 +176,12 @@ class Builder:
         """What an artifact says of how it was made; see ``pipeline.flatbuffer.recipe``."""
         named = zip(("x_train", "y_train"), self.samples.training_sha256, strict=True)
         inputs = {"model": source.sha256, **{name: digest for name, digest in named if digest}}
-        described = [_described(step) for step in steps]
-        return {"steps": described, "inputs": inputs, "toolchain": toolchain(), "runtime": self.experiment.runtime}
+        return {
+            "steps": list(map(self._keyed, steps)),
+            "inputs": inputs,
+            "toolchain": toolchain(),
+            "runtime": self.experiment.runtime,
+        }
 
     def _node(
         self, work: str, source: SourceModel, source_key: str, path: Path, kind: Format, steps: list[Step], label: str
@@ -188,14 +191,35 @@ class Builder:
             # Only the conversion looks at where the flatbuffer will run: another runtime needs no other training.
             "runtime": self.experiment.runtime if work == "export" else "",
         }
-        described = [_described(step) for step in steps]
+        described = [self._described(step) for step in steps]
         teacher = {"path": str(source.kept), "format": source.format}
         # What a step learns from, or is compared with, is the source model, whose hash the first key is.
         samples = (self.samples.training_sha256, self._scored_on())
-        key = key_of(work, source_key, kind, described, data, samples, toolchain())
+        key = key_of(work, source_key, kind, list(map(self._keyed, steps)), data, samples, toolchain())
         score = self._score(source.reference)
         request = {"kind": work, "source": str(path), "format": kind, "steps": described, "score": score}
         return _Node(key, self._process(label, {**request, "data": {**self._with_files(data), "teacher": teacher}}))
+
+    def _described(self, step: Step) -> dict[str, Any]:
+        """Return a step as its process gets it: a file that its settings name by the path of our copy."""
+        files = {name: str(path) for name, path in self._step_files(step).items()}
+        return {"technique": step.technique, "settings": {**step.settings, **files}}
+
+    def _keyed(self, step: Step) -> dict[str, Any]:
+        """Return a step as keys are made of it: a file that its settings name by its content's hash."""
+        files = {name: path.parent.name for name, path in self._step_files(step).items()}
+        return {"technique": step.technique, "settings": {**step.settings, **files}}
+
+    def _step_files(self, step: Step) -> dict[str, Path]:
+        """Return our copies of the files that a step's settings name. Raises UsageError for one that is missing."""
+        names = [name for name in compression.file_settings(step.technique) if step.settings[name] is not None]
+        for name in names:
+            path = Path(step.settings[name])
+            if not path.exists():
+                raise UsageError(f"{self.experiment.file}: {step.technique}.{name} is {path}: no such file")
+            if str(path) not in self._files:
+                self._files[str(path)] = keep(path, self.cache)[0]
+        return {name: self._files[step.settings[name]] for name in names}
 
     def _data(self, dtype: str) -> dict[str, Any]:
         samples = self.samples
@@ -227,42 +251,6 @@ class Builder:
             return self.cache.folder / "builds" / node.key, was_there
 
 
-def check_fit(experiment: Experiment, source: SourceModel, samples: Samples) -> None:
-    """Raise, before anything is built, ModelError or DataError when what is asked does not fit the model."""
-    stepped = [variant.name for variant in experiment.variants if variant.steps]
-    if source.format == "tflite" and stepped:
-        raise ModelError(f"{experiment.file}: variant {stepped[0]} has steps, but {_finished(source)}")
-    expected, found = source.inputs[0].shape[1:], samples.sample_shape
-    if len(expected) != len(found) or any(size not in (0, real) for size, real in zip(expected, found, strict=True)):
-        where = experiment.data.file or f"task {experiment.task}"
-        wanted = tuple(size or None for size in expected)
-        raise DataError(f"{where}: samples have shape {found}; model {source.path} takes {wanted} for one sample")
-    if np.dtype(source.inputs[0].dtype).kind in "iu" and (samples.scale, samples.offset) != (1.0, 0.0):
-        raise DataError(
-            f"{experiment.file}: data.scale is {samples.scale:g} and data.offset {samples.offset:g}, but model "
-            f"{source.path} takes {source.inputs[0].dtype}; expected 1 and 0"
-        )
-    labels = {"y_test": samples.y_test}
-    if samples.y_train is not None and any(map(_trains, experiment.variants)):
-        labels["y_train"] = samples.y_train
-    for name, path in labels.items():
-        _check_labels(experiment, source, name, np.load(path))
-
-
-def _finished(source: SourceModel) -> str:
-    """Return what is said of a flatbuffer that steps were asked for."""
-    quantized = [name for name in source.weight_types if not name.startswith("float32")]
-    if quantized:
-        ends = f"inputs {source.inputs[0].dtype}, outputs {source.outputs[0].dtype}"
-        words = f"is already quantized (weights {', '.join(quantized)}; {ends})"
-    else:
-        words = "is a finished float32 flatbuffer, whose layers are gone"
-    return (
-        f"{source.path} {words}; expected the .keras, .h5, .onnx or SavedModel that it was made from, or one variant "
-        "without steps, which measures it as it is"
-    )
-
-
 def _check_runtime(variant: Variant, runtime: str) -> None:
     """Raise StepError for a step that is known not to run there, before anything is trained for it."""
     for step in variant.steps:
@@ -274,28 +262,6 @@ def _check_runtime(variant: Variant, runtime: str) -> None:
                 raise StepError(f"{variant.name}: {step.technique}: {error}") from error
 
 
-def _trains(variant: Variant) -> bool:
-    return any(compression.rewrites(step.technique) for step in variant.steps)
-
-
-def _check_labels(experiment: Experiment, source: SourceModel, name: str, labels: npt.NDArray[Any]) -> None:
-    # One sample of each label is enough to see whether the metric takes them.
-    some = np.unique(labels) if labels.ndim == 1 else labels[:1]
-    outputs = np.zeros((len(some), *(size or int(some.max()) + 1 for size in source.outputs[0].shape[1:])))
-    try:
-        metrics.find(experiment.metric)(outputs, some)
-    except ValueError as error:
-        raise DataError(f"{experiment.file}: metric {experiment.metric} does not fit {name}: {error}") from error
-
-
-def content_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's files with their names."""
-    if path.is_file():
-        return file_sha256(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return key_of([[file.relative_to(path).as_posix(), file_sha256(file)] for file in files])
-
-
 @cached
 def toolchain() -> dict[str, str]:
     """Return the versions of everything that a flatbuffer's bytes depend on, our own code by its hash."""
@@ -303,13 +269,9 @@ def toolchain() -> dict[str, str]:
     folder = Path(__file__).parent
     ours = [*sorted((folder / "compression").glob("*.py")), *sorted((folder / "flatbuffer").glob("*.py"))]
     names = ["evidence", "export", "fine_tuning", "keras_bridge", "model_files", "onnx_layers", "onnx_model"]
-    names += ["saved_layers", "step_worker", "training_data"]
+    names += ["saved_layers", "soft_targets", "step_worker", "training_data"]
     ours += [folder / f"{name}.py" for name in names]
     return {**versions, "edgepress": key_of([file_sha256(path) for path in ours])[:16]}
-
-
-def _described(step: Step) -> dict[str, Any]:
-    return {"technique": step.technique, "settings": step.settings}
 
 
 def _survey(step: Step, found: dict[str, Any]) -> Survey:

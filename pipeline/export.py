@@ -48,13 +48,13 @@ class Convertible:
     model: Any
     data: TrainingData
 
-    def function(self) -> Any:
-        """Return the model as a concrete function of one sample [1, …]."""
+    def function(self, batch: int | None = 1) -> Any:
+        """Return the model as a concrete function of ``batch`` samples [batch, …], None for any number."""
         import tensorflow as tf
 
         model = self.model
         call = _signature_call(model) if not hasattr(model, "inputs") else lambda inputs: model(inputs, training=False)
-        return tf.function(call).get_concrete_function(_static_spec(model, self.data))
+        return tf.function(call).get_concrete_function(_static_spec(model, self.data, batch))
 
     def converter(self) -> Any:
         """Return a new ``tf.lite.TFLiteConverter`` that nothing is set up on.
@@ -96,6 +96,16 @@ class Convertible:
         dtype = function.structured_input_signature[0][0].dtype
         rows = [_first_output(function(tf.constant(sample[np.newaxis], dtype))) for sample in inputs]
         return np.concatenate(rows)
+
+    def training_outputs(self, batch_size: int) -> npt.NDArray[np.float32]:
+        """Return the model's own outputs [count, …] for all training samples, in batches if it leaves these open."""
+        fixed = model_tensors(self.model)[0][0].shape[0]
+        function, step = self.function(fixed or None), fixed or batch_size
+        starts = range(0, self.data.count, step)
+        return np.concatenate(
+            [_first_output(function(self.data.inputs(slice(start, start + step)))) for start in starts],
+            dtype=np.float32,
+        )
 
 
 def flatbuffer_tensors(content: bytes) -> tuple[list[TensorInfo], list[TensorInfo]]:
@@ -239,13 +249,13 @@ def _signature_call(model: Any) -> Callable[[Any], Any]:
     return lambda inputs: signature(**{name: inputs})
 
 
-def _static_spec(model: Any, data: TrainingData) -> Any:
+def _static_spec(model: Any, data: TrainingData, batch: int | None) -> Any:
     import tensorflow as tf
 
     inputs, _ = model_tensors(model)
     sample = data.inputs([0]).shape[1:]
     shape = [size or sample[i] for i, size in enumerate(inputs[0].shape[1:])]
-    return tf.TensorSpec([1, *shape], inputs[0].dtype)
+    return tf.TensorSpec([batch, *shape], inputs[0].dtype)
 
 
 def _tensor(name: str, tensor: Any) -> TensorInfo:

@@ -6,48 +6,69 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from pipeline.compression import Report, RewriteSettings
 from pipeline.errors import StepError
+from pipeline.soft_targets import Distillation, are_probabilities, soft_objective
 from pipeline.training_data import TrainingData
 
 _BATCH_NORM_MOMENTUM = 0.9
 
 
-class FineTunedSettings(RewriteSettings):
-    """What the settings of every technique that trains a little have in common."""
+class TrainedSettings(RewriteSettings):
+    """What the settings of every technique that trains have in common."""
 
     epochs: int = Field(3, ge=1, le=1000)
     batch_size: int = Field(128, ge=1, le=65536)
     learning_rate: float = Field(0.001, gt=0, le=1)
 
+    @property
+    def taught(self) -> Distillation | None:
+        """How it learns from the experiment's own model, if it does."""
+        return None
+
+
+class FineTunedSettings(TrainedSettings):
+    """What the settings of every technique that trains a little have in common.
+
+    With ``distillation`` it learns from the experiment's own model, before any step, as well as from the labels.
+    """
+
+    distillation: Distillation | None = None
+
+    @property
+    def taught(self) -> Distillation | None:
+        """How it learns from the experiment's own model, if it does."""
+        return self.distillation
+
 
 def fine_tune(
-    model: Any, data: TrainingData, settings: FineTunedSettings, report: Report, callbacks: Sequence[Any] = ()
+    model: Any, data: TrainingData, settings: TrainedSettings, report: Report, callbacks: Sequence[Any] = ()
 ) -> None:
     """Train ``model`` (tf_keras) in place with Adam, the learning rate falling to zero as a cosine.
 
-    The loss is sparse categorical cross-entropy, on logits unless the model's outputs are probabilities.
+    The loss is sparse categorical cross-entropy, on logits unless the model's outputs are probabilities; with
+    distillation see ``soft_targets``.
 
     Raises:
-        StepError: if there are no labels.
+        StepError: if there are no labels, unless all is learned from a teacher.
     """
     import tensorflow as tf
     import tf_keras
 
-    labels = data.labels
-    if labels is None:
-        raise StepError("fine-tuning needs x_train and y_train; the data has only test samples")
+    targets, loss = _objective(model, data, settings)
     epochs, batch_size = settings.epochs, settings.batch_size
     steps = max(1, data.count // batch_size)
     model.compile(
         optimizer=tf_keras.optimizers.Adam(
             tf_keras.optimizers.schedules.CosineDecay(settings.learning_rate, epochs * steps)
         ),
-        loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=not gives_probabilities(model, data)),
+        loss=loss,
     )
-    samples = tf.data.Dataset.from_tensor_slices((data.inputs(slice(None)), labels))
+    samples = tf.data.Dataset.from_tensor_slices((data.inputs(slice(None)), targets))
     batches = samples.shuffle(min(data.count, 60_000), seed=data.seed).batch(
         batch_size, drop_remainder=data.count >= batch_size
     )
@@ -79,10 +100,20 @@ def _quick_batch_norm(model: Any) -> Iterator[None]:
 
 def gives_probabilities(model: Any, data: TrainingData) -> bool:
     """Whether the outputs of ``model`` are probabilities rather than logits."""
-    import numpy as np
+    return are_probabilities(np.asarray(model(data.inputs(data.fixed_indices(8)), training=False)))
 
-    outputs = model(data.inputs(data.fixed_indices(8)), training=False).numpy()
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
+
+def _objective(model: Any, data: TrainingData, settings: TrainedSettings) -> tuple[npt.NDArray[Any], Any]:
+    """Return what the model is to learn, a row for each training sample, and the loss."""
+    import tf_keras
+
+    from_logits = not gives_probabilities(model, data)
+    if settings.taught is not None:
+        return soft_objective(model, data, settings.taught, settings.batch_size, from_logits)
+    labels = data.labels
+    if labels is None:
+        raise StepError("fine-tuning needs x_train and y_train; the data has only test samples")
+    return labels, tf_keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
 
 
 def _progress_callback(epochs: int, steps: int, report: Report) -> Any:

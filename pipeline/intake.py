@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from pipeline import compression, memory
-from pipeline.artifacts import ModelFile, content_sha256, toolchain
+from pipeline.artifacts import ModelFile, toolchain
 from pipeline.cache import Cache, key_of
 from pipeline.config import Experiment
 from pipeline.errors import ModelError
+from pipeline.kept_files import keep
 from pipeline.model_files import detect_format
 from pipeline.samples import Samples, store_array
 from pipeline.step_process import Report, RunningSteps, StepProcess
@@ -34,8 +34,8 @@ def take_in(experiment: Experiment, cache: Cache) -> ModelFile:
     kind = detect_format(path)
     if kind == "onnx":
         _check_packages(path)
-    digest = content_sha256(path)
-    return ModelFile(path, _keep(path, digest, cache), kind, digest)
+    kept, digest = keep(path, cache)
+    return ModelFile(path, kept, kind, digest)
 
 
 def converted(
@@ -94,17 +94,6 @@ def _check_packages(path: Path) -> None:
         raise ModelError(
             f'model {path}: an ONNX file needs {", ".join(missing)}; run "make onnx", or pip install "edgepress[onnx]"'
         )
-
-
-def _keep(path: Path, digest: str, cache: Cache) -> Path:
-    """Copy the model into the cache, by its hash: what is built under a key is built from just that content."""
-    with cache.entry("models", digest) as (folder, was_there):
-        if not was_there:
-            with cache.writing(folder):
-                (shutil.copytree if path.is_dir() else shutil.copyfile)(path, folder / path.name)
-            if content_sha256(folder / path.name) != digest:
-                raise ModelError(f"model {path}: changed while it was read; run again")
-    return next((cache.folder / "models" / digest).iterdir())
 
 
 def _channels_last(samples: Samples, cache: Cache) -> Samples:

@@ -78,6 +78,15 @@ class ConvertSettings(Section):
     """What the settings of every technique that converts have in common."""
 
 
+class FilePath:
+    """Marks a setting that is the path of a file or a folder: see ``FILE``."""
+
+
+FILE = FilePath()
+"""Annotates a setting, ``Annotated[str | None, FILE]``: the path in the YAML is relative to the experiment's file, the
+technique is given that of our own copy, and what is built depends on the content, not on the path."""
+
+
 def _matches(name: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
@@ -108,6 +117,11 @@ def settings_of(name: str) -> type[Section]:
     """Return the section that a technique's settings must fit."""
     settings: type[Section] = technique(name).Settings
     return settings
+
+
+def file_settings(name: str) -> list[str]:
+    """Return the names of a technique's settings that are paths."""
+    return [key for key, field in settings_of(name).model_fields.items() if FILE in field.metadata]
 
 
 def rewrites(name: str) -> bool:

@@ -30,8 +30,7 @@ class Step:
     asked: dict[str, Any]
 
     def __str__(self) -> str:
-        said = ", ".join(f"{key} {value}" for key, value in self.asked.items())
-        return f"{self.technique} ({said})" if said else self.technique
+        return f"{self.technique} ({_said(self.asked)})" if self.asked else self.technique
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,10 @@ def load_experiment(path: Path) -> Experiment:
         min_snr_db=section.min_snr_db,
         seed=section.seed,
         baseline=section.baseline or ("float32" if "float32" in names else names[0]),
-        variants=tuple(Variant(name, tuple(map(_step, entries))) for name, entries in section.variants.items()),
+        variants=tuple(
+            Variant(name, tuple(_step(entry, folder) for entry in entries))
+            for name, entries in section.variants.items()
+        ),
         measure=_measure(section.measure),
         limits=Limits(**section.limits.model_dump()),
         budget=tuple(BudgetLine(k, v) for k, v in section.budget.model_dump().items() if v is not None),
@@ -167,7 +169,15 @@ def _measure(section: MeasureSection) -> Measure:
     )
 
 
-def _step(entry: Mapping[str, Any]) -> Step:
+def _step(entry: Mapping[str, Any], folder: Path) -> Step:
     ((technique, settings),) = entry.items()
     validated = compression.settings_of(technique).model_validate(settings or {})
-    return Step(technique, validated.model_dump(), validated.model_dump(exclude_unset=True))
+    filled = validated.model_dump()
+    for key in compression.file_settings(technique):
+        if filled[key] is not None:
+            filled[key] = str(folder / Path(filled[key]).expanduser())
+    return Step(technique, filled, validated.model_dump(exclude_unset=True))
+
+
+def _said(asked: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} ({_said(v)})" if isinstance(v, Mapping) else f"{key} {v}" for key, v in asked.items())

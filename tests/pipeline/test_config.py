@@ -48,7 +48,8 @@ def test_without_float32_the_first_variant_is_the_baseline(tmp_path):
 
 def test_an_unknown_technique_lists_those_that_exist(tmp_path):
     assert messages(tmp_path, OWN + "  p:\n    - prun: {}\n") == [
-        '8: unknown technique "prun"; known: channel_pruning, magnitude_pruning, quantization'
+        '8: unknown technique "prun"; known: channel_pruning, distillation, low_rank, magnitude_pruning, quantization, '
+        "quantization_aware_training, selective_quantization, weight_clustering"
     ]
 
 
