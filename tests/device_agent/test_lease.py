@@ -112,7 +112,8 @@ def test_a_holder_that_was_killed_loses_the_device_after_its_time_to_live(agent)
     holder.kill()
     holder.communicate()
     agent.host().lease("next", wait=True)
-    assert 1 <= time.monotonic() - before < 3
+    # Far from the minute that hosts ask for; on a busy machine attach alone takes seconds to start.
+    assert 1 <= time.monotonic() - before < 10
 
 
 @pytest.mark.parametrize("leave", ["closes", "sends no more"])
