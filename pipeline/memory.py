@@ -1,7 +1,7 @@
 """How much memory a step needs and this machine has, so that what cannot fit is told before anything starts.
 
-An estimate by what was measured of step processes: 610 to 720 MiB for a tiny model; for one of 98 MiB of weights 1.1 GiB
-to load it, 1.4 to convert it and 1.9 to quantize it. The training samples are there twice, as float32.
+An estimate by what was measured of step processes: 610 to 720 MiB for a tiny model; for one of 98 MiB of weights
+1.1 GiB to load it, 1.4 to convert it and 1.9 to quantize it. The training samples are there twice, as float32.
 """
 
 from __future__ import annotations
