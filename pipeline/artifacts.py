@@ -103,7 +103,7 @@ class Builder:
         inputs, outputs = (tuple(map(_tensor, facts[end])) for end in ("inputs", "outputs"))
         if len(inputs) != 1 or len(outputs) != 1:
             ends = " and ".join(
-                f"{len(tensors)} {what} ({', '.join(tensor.name for tensor in tensors)})"
+                f"{len(tensors)} {what} ({', '.join(sorted(tensor.name for tensor in tensors))})"
                 for what, tensors in (("inputs", inputs), ("outputs", outputs))
             )
             raise ModelError(f"model {path}: has {ends}; expected one of each")

@@ -6,7 +6,7 @@ Runs in a child process: everything here may load TensorFlow.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,10 +109,18 @@ def model_parameters(model: Any) -> int:
 def named_weights(model: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Yield the name and the values of each variable of a Keras model or a loaded SavedModel."""
     owners = {id(weight): layer.name for layer in getattr(model, "layers", ()) for weight in layer.weights}
-    for variable in getattr(model, "weights", None) or model.variables:
+    for variable in _variables(model):
         name = getattr(variable, "path", variable.name)
         # A layer that a wrapper builds gives its weights no more than their own names.
-        yield name if "/" in name else f"{owners[id(variable)]}/{name}", np.asarray(variable)
+        yield name if "/" in name else f"{owners.get(id(variable), 'model')}/{name}", np.asarray(variable)
+
+
+def _variables(model: Any) -> Iterable[Any]:
+    if hasattr(model, "to_json"):
+        return model.weights  # type: ignore[no-any-return]
+    # What a SavedModel calls its own is anybody's choice; what its signatures compute with is not.
+    found = [variable for signature in model.signatures.values() for variable in signature.variables]
+    return {id(variable): variable for variable in found}.values()
 
 
 def check_weights(model: Any) -> None:

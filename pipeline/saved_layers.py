@@ -14,8 +14,11 @@ _MODELS = ("Functional", "Model", "Sequential", "TFOpLambda", "SlicingOpLambda")
 
 
 def why_not(path: Path) -> str:
-    """Return why a Keras file cannot be loaded, naming its layers with code of their own; "" when it has none."""
-    document = _document(path)
+    """Return why a Keras file cannot be loaded, naming its layers with code of their own; "" when none is found."""
+    try:
+        document = _document(path)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return ""
     code = [_label(layer) for layer in _layers(document) if layer["class_name"] == "Lambda"]
     if code:
         return (

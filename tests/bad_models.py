@@ -30,7 +30,7 @@ def _keras(folder: Path, library: Any, suffix: str) -> None:
 
     start = library.Input((12, 12, 1))
     doubled = library.layers.Lambda(lambda x: x * 2, name="double")
-    for name, layer in (("own", Own(name="shout")), ("lambda", doubled)):
+    for name, layer in (("own", Own(name="shout")), ("code", doubled)):
         library.Sequential([start, layer, library.layers.Flatten()]).save(folder / f"{name}{suffix}")
     model = _with_nan(network(library))
     model.save(folder / f"nan{suffix}")

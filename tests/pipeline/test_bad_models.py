@@ -31,7 +31,7 @@ CASES = {
     "NaN in a SavedModel": ({"model": "nan_saved"}, [f"nan_saved: {NAN}", "(2 values)"]),
     "a layer of one's own, Keras 3": ({"model": "own.keras"}, [f"own.keras: {OWN}"]),
     "a layer of one's own, Keras 2": ({"model": "own.h5"}, [f"own.h5: {OWN}"]),
-    "code in Keras 3": ({"model": "lambda.keras"}, [f"lambda.keras: {LAMBDA}"]),
+    "code in Keras 3": ({"model": "code.keras"}, [f"code.keras: {LAMBDA}"]),
     "no known rank": ({"model": "rankless"}, ["rankless: tensor x has no known number of dimensions"]),
     "two inputs": ({"model": "two_inputs"}, ["two_inputs: has 2 inputs (x, y) and 1 outputs", "expected one of each"]),
     "a batch of 8": ({"model": "batch_8"}, ["batch_8: takes batches of 8 only; expected any batch, or batches of 1"]),
@@ -45,9 +45,9 @@ CASES = {
     ),
     "training labels": (
         {"data": "train_labels.npz", "variants": STEP},
-        ["metric top1 does not fit y_train: top1 got labels from 1 to 4; expected 0 to 3"],
+        ["metric top1 does not fit y_train: top1 got labels 1 to 4; expected 0 to 3"],
     ),
-    "test labels": ({"data": "test_labels.npz"}, ["metric top1 does not fit y_test: top1 got labels from -1 to 2"]),
+    "test labels": ({"data": "test_labels.npz"}, ["metric top1 does not fit y_test: top1 got labels -1 to 2"]),
     "memory": (
         {"limits": "{host_memory_mib: 64}"},
         ["keras3.keras: has 1 MiB, for which a step needs about 80", "MiB of memory", "; 64 MiB are available"],
