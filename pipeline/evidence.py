@@ -54,10 +54,14 @@ class HostScore:
         np.save(self.reference_file, outputs)
 
     def score(self, outputs: npt.NDArray[np.float64]) -> float:
-        """Return the metric of ``outputs`` as a fraction."""
+        """Return the metric of ``outputs`` as a fraction. Raises StepError for outputs that it is not defined for."""
         labels = self.samples.labels
         assert labels is not None
-        return float(metrics.find(self.metric)(outputs, labels[self.samples.fixed_indices(MOST_SAMPLES)]).mean())
+        try:
+            values = metrics.find(self.metric)(outputs, labels[self.samples.fixed_indices(MOST_SAMPLES)])
+        except metrics.MetricMismatch as error:
+            raise StepError(f"metric {self.metric} does not fit the outputs: {error}") from error
+        return float(values.mean())
 
 
 def step_evidence(
