@@ -33,7 +33,7 @@ def test_a_step_that_takes_too_long_is_ended_and_told(bench, tmp_path):
 
 def test_an_error_of_ours_keeps_its_kind(tmp_path):
     (tmp_path / "damaged.keras").write_bytes(b"PK\x03\x04")
-    with pytest.raises(ModelError, match=r"inspect: cannot be loaded: File is not a zip file"):
+    with pytest.raises(ModelError, match=r"inspect: cannot be loaded: File not found"):
         inspect(tmp_path / "damaged.keras").run(tmp_path, silent, RunningSteps())
 
 
