@@ -124,5 +124,5 @@ def test_what_cannot_be_converted_is_told_with_its_operator(bench, onnx_models, 
 def test_without_the_packages_the_command_that_brings_them_is_named(bench):
     (bench.models / "any.onnx").write_bytes(b"\x08\x09")
     done = bench.edgepress("run", bench.experiment("any.onnx"), "--quiet")
-    assert 'any.onnx: an ONNX file needs onnx, onnx2keras, onnxruntime; run "make onnx", or pip' in done.stderr
+    assert f'any.onnx: an ONNX file needs {", ".join(MISSING)}; run "make onnx", or pip' in done.stderr
     assert done.returncode == 2

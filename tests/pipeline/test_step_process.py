@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 
+import numpy as np
 import pytest
 from processes import processes_with, wait_for
 
@@ -12,7 +13,14 @@ pytestmark = pytest.mark.tensorflow
 
 
 def inspect(model, timeout_s: float = 120) -> StepProcess:
-    return StepProcess("inspect", {"kind": "inspect", "source": str(model), "format": "keras3"}, timeout_s)
+    # Samples that the model does not take: it is looked at, and not run.
+    samples = model.parent / "samples.npy"
+    np.save(samples, np.zeros((4, 3)))
+    files = {"inputs_file": str(samples), "labels_file": str(samples)}
+    data = {**files, "scale": 1.0, "offset": 0.0, "seed": 0, "runtime": "", "dtype": "", "teacher": None}
+    score = {**files, "metric": "top1", "reference_file": None}
+    request = {"kind": "inspect", "source": str(model), "format": "keras3", "survey": [], "data": data, "score": score}
+    return StepProcess("inspect", request, timeout_s)
 
 
 def silent(fraction: float, text: str) -> None:
@@ -33,7 +41,7 @@ def test_a_step_that_takes_too_long_is_ended_and_told(bench, tmp_path):
 
 def test_an_error_of_ours_keeps_its_kind(tmp_path):
     (tmp_path / "damaged.keras").write_bytes(b"PK\x03\x04")
-    with pytest.raises(ModelError, match=r"inspect: cannot be loaded: File is not a zip file"):
+    with pytest.raises(ModelError, match=r"inspect: cannot be loaded: File not found"):
         inspect(tmp_path / "damaged.keras").run(tmp_path, silent, RunningSteps())
 
 
