@@ -33,7 +33,7 @@ def zeros(case, step=-1):
 
 
 def test_every_kernel_has_the_zeros_that_were_asked_for(done):
-    assert zeros(done["polynomial"]) == pytest.approx({name: 0.75 for name in zeros(done["polynomial"])}, abs=0.01)
+    assert zeros(done["polynomial"]) == pytest.approx(dict.fromkeys(zeros(done["polynomial"]), 0.75), abs=0.01)
     assert done["polynomial"]["score"] > 0.8
     assert (done["polynomial"]["left"], done["polynomial"]["notes"]) == ({}, [])
 
