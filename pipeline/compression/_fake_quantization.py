@@ -61,13 +61,12 @@ def wrapped(model: Any, treated: Iterable[Any]) -> Any:
     times = calls(model)
     plain = [layer for layer in model.layers if not _tfmot.kernels(layer) and supports(layer)]
     chosen = {id(layer) for layer in treated} | {id(layer) for layer in plain if times[id(layer)] == 1}
-    own = {type(layer).__name__: type(layer) for layer in model.layers if not _is_of_keras(layer)}
     try:
         annotated = tf_keras.models.clone_model(
             model,
             clone_function=lambda layer: keras.quantize_annotate_layer(layer) if id(layer) in chosen else layer,
         )
-        with keras.quantize_scope(own):
+        with keras.quantize_scope(_own_classes(model)):
             return keras.quantize_apply(annotated, _scheme({x.name for x in model.layers if times[id(x)] > 1}))
     except Exception as error:  # TF-MOT raises whatever its stages stumble on
         raise StepError(f"TF-MOT cannot train this model under quantization: {first_line(error)}") from error
@@ -106,7 +105,9 @@ def storable(model: Any, data: TrainingData) -> Any:
     Raises:
         StepError: if it does not give the same outputs.
     """
-    with quantize_scope():
+    import tf_keras
+
+    with quantize_scope(), tf_keras.utils.custom_object_scope(_own_classes(model)):
         twin = type(model).from_config(model.get_config())
     twin.set_weights(model.get_weights())
     sample = data.inputs(data.fixed_indices(8))
@@ -226,8 +227,11 @@ def _still_batch_norm(model: Any) -> Iterator[None]:
             layer.trainable = trainable
 
 
-def _is_of_keras(layer: Any) -> bool:
-    return type(layer).__module__.startswith(("tf_keras.", "tensorflow_model_optimization."))
+def _own_classes(model: Any) -> dict[str, Any]:
+    """Return the classes of layers that are not Keras's or TF-MOT's, by their names."""
+    classes = {type(layer) for layer in model.layers}
+    known = ("tf_keras.", "tensorflow_model_optimization.", "pipeline.")
+    return {found.__name__: found for found in classes if not found.__module__.startswith(known)}
 
 
 def _listed(outputs: Any) -> list[Any]:
