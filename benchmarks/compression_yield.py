@@ -26,6 +26,7 @@ from pipeline.artifacts import Builder
 from pipeline.cache import user_cache
 from pipeline.config import load_experiment
 from pipeline.export import gzip_size, sha256
+from pipeline.intake import take_in
 from pipeline.results.comparison import SLOWER, WORSE, compare
 from pipeline.results.record import Comparison
 from pipeline.samples import fetch_samples
@@ -142,7 +143,7 @@ def _ours(name: str, scratch: Path, data: Path) -> dict[str, Path]:
     (scratch / "ours.yaml").write_text(text.replace("MODEL", str(MODELS[name])).replace("DATA", str(data)))
     experiment = load_experiment(scratch / "ours.yaml")
     samples = fetch_samples(experiment, user_cache(), lambda what, done, total: None)
-    builder = Builder(experiment, samples, user_cache())
+    builder = Builder(experiment, take_in(experiment, user_cache()), samples, user_cache())
     source = builder.inspect()
     built = {}
     for variant in experiment.variants:

@@ -169,7 +169,7 @@ def _tried(case: Case, name: str, layer_type: LayerType, scratch: Path) -> tuple
 def _rewritten(technique: Any, settings: Any, model: Any, data: TrainingData, report: Kept) -> tuple[str, str]:
     from pipeline.model_files import as_tf_keras
 
-    twin = as_tf_keras(model, Path("tested.keras"))
+    twin = as_tf_keras(model)
     left = technique.untreated(twin, settings)
     before = _tested_weights(twin)
     rewritten = technique.rewrite(twin, settings, data, report)
