@@ -16,10 +16,10 @@ CASES = {
     "constant": ["tiny", [pruning(schedule="constant", include=["dense*"])], []],
     "2:4": ["tiny", [["magnitude_pruning", {"pattern": "2:4"}]], ["groups"]],
     "block": ["tiny", [pruning(pattern="block")], ["blocks"]],
-    "mixed": ["mixed", [pruning()], []],
+    "mixed": ["mixed", [pruning(epochs=1)], []],
     "nested": ["nested", [pruning()], ["momenta"]],
     "one after the other": ["nested", [pruning(include=["head"]), pruning(include=["inner_conv"])], []],
-    "none": ["depthwise", [pruning()], []],
+    "none": ["depthwise", "magnitude_pruning", []],
 }
 
 

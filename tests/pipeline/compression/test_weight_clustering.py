@@ -19,7 +19,7 @@ CASES = {
         [],
     ],
     "mixed": ["mixed", [clustering(initialization="density_based", epochs=1)], []],
-    "none": ["depthwise", [clustering()], []],
+    "none": ["depthwise", "weight_clustering", []],
     "small": ["nested", [clustering(clusters=200, include=["inner_conv"])], []],
 }
 

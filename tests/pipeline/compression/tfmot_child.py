@@ -1,6 +1,7 @@
 """Runs a technique of TF-MOT on tiny tf_keras models: ``python tfmot_child.py FOLDER CASES``; prints what came out.
 
-CASES is JSON: {name: [model, [[technique, settings], …], more]}; ``more`` asks for what else is to be looked at.
+CASES is JSON: {name: [model, [[technique, settings], …], more]}; ``more`` asks for what else is to be looked at. With
+a technique's name in place of the steps nothing is trained.
 """
 
 from __future__ import annotations
@@ -83,6 +84,14 @@ def plain():
     return tf_keras.Model(inputs, layers.Dense(4, name="head")(x))
 
 
+def in_part():
+    """A layer that TF-MOT does not quantize between two that it does."""
+    inputs = tf_keras.Input((12, 12, 1))
+    x = layers.Reshape((36, 8))(layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(inputs))
+    x = layers.Conv1D(8, 3, activation="relu", name="conv1d")(x)
+    return tf_keras.Model(inputs, layers.Dense(4, name="head")(layers.Flatten()(x)))
+
+
 def depthwise():
     inputs = tf_keras.Input((12, 12, 1))
     return tf_keras.Model(inputs, layers.Flatten()(layers.DepthwiseConv2D(3, name="depthwise")(inputs)))
@@ -118,6 +127,8 @@ def tensors(model: Any) -> dict[str, Any]:
 
 def done(case: list[Any], data: TrainingData, folder: Path) -> dict[str, Any]:
     build, steps, more = case
+    if isinstance(steps, str):
+        return survey(build, steps)
     model, report, left = trained(globals()[build], data), Report(), []
     states, digests = [], []
     try:
@@ -193,6 +204,26 @@ def flatbuffers(model: Any, data: TrainingData, folder: Path) -> dict[str, Any]:
 def barely_calibrated(model: Any, data: TrainingData, folder: Path) -> str:
     settings = quantization.Settings(mode="int8", calibration_samples=1)
     return export.sha256(quantization.convert(export.Convertible(model, data), settings, data, Report()))
+
+
+def again(model: Any, data: TrainingData, folder: Path) -> str:
+    """What is said to training it under quantization once more."""
+    technique = compression.technique("quantization_aware_training")
+    try:
+        technique.untreated(model, technique.Settings())
+    except StepError as error:
+        return str(error)
+    return ""
+
+
+def survey(build: str, name: str) -> dict[str, Any]:
+    """What a technique will leave of a model, told without training."""
+    technique = compression.technique(name)
+    try:
+        left = technique.untreated(globals()[build](), technique.Settings())
+    except StepError as error:
+        return {"error": str(error)}
+    return {"left": {layer.layer: layer.reason for layer in left}}
 
 
 def refused(model: Any, data: TrainingData, folder: Path) -> str:
