@@ -26,6 +26,21 @@ def run_child(script: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def built(path: Path, cache: Path) -> tuple[dict[str, Any], set[str]]:
+    """Build all variants of an experiment, without a device; return artifacts by name, and those from the cache."""
+    from pipeline.artifacts import Builder
+    from pipeline.cache import Cache
+    from pipeline.config import load_experiment
+    from pipeline.samples import fetch_samples
+
+    experiment = load_experiment(path)
+    samples = fetch_samples(experiment, Cache(cache), lambda what, done, total: None)
+    builder = Builder(experiment, samples, Cache(cache))
+    source = builder.inspect()
+    made = {each.name: builder.build(source, each, lambda done, text: None) for each in experiment.variants}
+    return {name: artifact for name, (artifact, _) in made.items()}, {name for name, (_, old) in made.items() if old}
+
+
 class Notes:
     """A report that keeps what it is told."""
 
