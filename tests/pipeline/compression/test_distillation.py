@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_child import built, run_child
+from training_child import builder_of, run_child
 
 from pipeline.config import load_experiment
 from pipeline.errors import ConfigError, UsageError
@@ -127,23 +127,21 @@ def test_distillation_is_an_option_of_a_step_that_fine_tunes(tmp_path):
         configured(tmp_path, "magnitude_pruning: {distillation: {weight: 2}}")
 
 
-def test_a_student_is_known_by_its_content_wherever_it_lies(bench):
-    """The path may change and nothing is built again; the content may not."""
-    first, second, cache = bench.folder / "first.keras", bench.folder / "second.keras", bench.folder / "cache"
+def test_what_is_built_depends_on_the_content_of_a_student_not_on_its_path(bench):
+    first, second = bench.folder / "first.keras", bench.folder / "second.keras"
     shutil.copy(bench.models / "keras3.keras", first)
-    variants = "  small:\n    - distillation: {student: STUDENT, epochs: 1, weight: 1}\n"
 
-    def build(student):
-        artifacts, cached = built(bench.experiment(variants=variants.replace("STUDENT", student)), cache)
-        return artifacts["small"].sha256, cached
+    def keys(student):
+        variants = f"  small:\n    - distillation: {{student: {student}, epochs: 1}}\n"
+        builder = builder_of(bench.experiment(variants=variants), bench.folder / "cache")
+        source = builder.inspect()
+        assert source.survey[0].error == ""
+        return [node.key for node in builder._chain(source, builder.experiment.variants[0])]
 
-    made, _ = build("first.keras")
+    before = keys("first.keras")
     first.rename(second)
-    assert build("second.keras") == (made, {"small"})
+    assert keys("second.keras") == before
     shutil.copy(bench.models / "keras2.h5", second)
-    other, cached = build("second.keras")
-    assert cached == set()
-    assert other != made
-    gone = re.escape(f"distillation.student is {bench.folder / 'gone.keras'}: no such file")
-    with pytest.raises(UsageError, match=gone):
-        build("gone.keras")
+    assert not set(keys("second.keras")) & set(before)
+    with pytest.raises(UsageError, match=re.escape(f"distillation.student is {first}: no such file")):
+        keys("first.keras")

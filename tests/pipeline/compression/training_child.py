@@ -26,8 +26,8 @@ def run_child(script: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def built(path: Path, cache: Path) -> tuple[dict[str, Any], set[str]]:
-    """Build all variants of an experiment, without a device; return artifacts by name, and those from the cache."""
+def builder_of(path: Path, cache: Path) -> Any:
+    """Return what builds the variants of an experiment; it needs no device."""
     from pipeline.artifacts import Builder
     from pipeline.cache import Cache
     from pipeline.config import load_experiment
@@ -35,10 +35,7 @@ def built(path: Path, cache: Path) -> tuple[dict[str, Any], set[str]]:
 
     experiment = load_experiment(path)
     samples = fetch_samples(experiment, Cache(cache), lambda what, done, total: None)
-    builder = Builder(experiment, samples, Cache(cache))
-    source = builder.inspect()
-    made = {each.name: builder.build(source, each, lambda done, text: None) for each in experiment.variants}
-    return {name: artifact for name, (artifact, _) in made.items()}, {name for name, (_, old) in made.items() if old}
+    return Builder(experiment, samples, Cache(cache))
 
 
 class Notes:
