@@ -24,14 +24,14 @@ class Settings(FineTunedSettings):
 
     ``rank`` is the rank of each layer; ``energy`` the share of the squared singular values that each layer keeps;
     ``size`` the share of their weights that the layers keep together, at one energy for all. ``convolution`` is how a
-    Conv2D of more than 1x1 is decomposed: ``channel``, itself with fewer filters and then a 1x1; ``spatial``, a column
-    and then a row; ``none`` leaves every Conv2D. Nothing is trained with ``epochs`` 0, which needs no labels.
+    Conv2D of more than 1x1 is decomposed: ``spatial``, a column and then a row; ``channel``, itself with fewer
+    filters and then a 1x1; ``none`` leaves every Conv2D. Nothing is trained with ``epochs`` 0, which needs no labels.
     """
 
     rank: int | None = Field(None, ge=1, le=65536)
     energy: float | None = Field(None, gt=0, le=1)
     size: float | None = Field(None, gt=0, lt=1)
-    convolution: Literal["channel", "spatial", "none"] = "channel"
+    convolution: Literal["spatial", "channel", "none"] = "spatial"
     epochs: int = Field(3, ge=0, le=1000)
 
     @model_validator(mode="after")

@@ -21,6 +21,12 @@ layers = tf_keras.layers
 SHAPE = (12, 12, 1)
 
 
+def decided(model):
+    """A model whose answers are far from one another, so that there is something to learn from it."""
+    model.layers[-1].set_weights([10 * weight for weight in model.layers[-1].get_weights()])
+    return model
+
+
 def logits_of(model):
     """The same model without its softmax."""
     twin = tf_keras.models.clone_model(model)
@@ -31,7 +37,7 @@ def logits_of(model):
 
 def teachers(folder):
     """What is learned from one teacher in each format, relative to its logits in Keras 2."""
-    three = network(keras)
+    three = decided(network(keras))
     three.save(folder / "teacher.keras")
     three.export(folder / "saved_model", verbose=False)
     two = network(tf_keras)
@@ -166,7 +172,7 @@ def without_labels(folder):
 def trained(folder):
     """A student half as wide, and one from a file, that learned for an epoch."""
     tf_keras.utils.set_random_seed(2)
-    network(keras).save(folder / "teacher.keras")
+    decided(network(keras)).save(folder / "teacher.keras")
     network(keras).save(folder / "student.keras")
     _be_deterministic(5)
     data, report = training_data(folder, (folder / "teacher.keras", "keras3")), Notes()

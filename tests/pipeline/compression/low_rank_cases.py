@@ -48,7 +48,9 @@ def shared_and_nested():
     inputs = [tf_keras.Input((8, 8, 3)) for _ in range(2)]
     shared = layers.Dense(6, activation="tanh", name="shared/one")
     x, y = (shared(inner(tensor)) for tensor in inputs)
-    return tf_keras.Model(inputs, [layers.Dense(3, name="d")(layers.Add()([x, y]) * 2 + 1), shared(inner(inputs[1]))])
+    return tf_keras.Model(
+        inputs, [layers.Dense(3, name="d")(layers.Add(name="add")([x, y]) * 2 + 1), shared(inner(inputs[1]))]
+    )
 
 
 def other_layers():

@@ -1,12 +1,13 @@
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from training_child import run_child
+from training_child import builder_of, run_child
 
 from pipeline.config import load_experiment
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UsageError
 
 pytestmark = pytest.mark.tensorflow
 
@@ -126,30 +127,21 @@ def test_distillation_is_an_option_of_a_step_that_fine_tunes(tmp_path):
         configured(tmp_path, "magnitude_pruning: {distillation: {weight: 2}}")
 
 
-def test_a_student_is_known_by_its_content_wherever_it_lies(bench):
-    """The path may change and nothing is built again; the content may not."""
+def test_what_is_built_depends_on_the_content_of_a_student_not_on_its_path(bench):
     first, second = bench.folder / "first.keras", bench.folder / "second.keras"
     shutil.copy(bench.models / "keras3.keras", first)
-    variants = (
-        "  float32: []\n  distilled:\n    - distillation: {student: STUDENT, epochs: 1, weight: 1}\n"
-        "  pruned:\n    - magnitude_pruning: {epochs: 1, distillation: {temperature: 3}}\n"
-    )
 
-    def run(student):
-        path = bench.experiment(variants=variants.replace("STUDENT", student), measure="{processes: 1}")
-        done = bench.edgepress("run", path)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout, [variant["artifact"]["sha256"] for variant in bench.record()["variants"]]
+    def keys(student):
+        variants = f"  small:\n    - distillation: {{student: {student}, epochs: 1}}\n"
+        builder = builder_of(bench.experiment(variants=variants), bench.folder / "cache")
+        source = builder.inspect()
+        assert source.survey[0].error == ""
+        return [node.key for node in builder._chain(source, builder.experiment.variants[0])]
 
-    _, built = run("first.keras")
+    before = keys("first.keras")
     first.rename(second)
-    said, again = run("second.keras")
-    assert again == built
-    assert said.count("from the cache") == 3
+    assert keys("second.keras") == before
     shutil.copy(bench.models / "keras2.h5", second)
-    said, other = run("second.keras")
-    assert (other[0], other[2]) == (built[0], built[2])
-    assert other[1] != built[1]
-    missing = bench.edgepress("run", bench.experiment(variants=variants.replace("STUDENT", "gone.keras")), "--quiet")
-    assert missing.returncode == 2
-    assert f"distillation.student is {bench.folder / 'gone.keras'}: no such file" in missing.stderr
+    assert not set(keys("second.keras")) & set(before)
+    with pytest.raises(UsageError, match=re.escape(f"distillation.student is {first}: no such file")):
+        keys("first.keras")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_child import run_child
+from training_child import builder_of, run_child
 
 from pipeline.compression._factors import common_energy, factors, kept
 from pipeline.config import load_experiment
@@ -172,13 +172,13 @@ def test_exactly_one_measure_of_rank_is_asked_for(tmp_path, asked):
 
 
 @pytest.mark.tensorflow
-def test_a_keras_3_model_of_low_rank_is_quantized_and_reported(bench):
-    variants = "  float32: []\n  low:\n    - low_rank: {size: 0.6, epochs: 0}\n    - quantization: {mode: int8}\n"
-    done = bench.edgepress("run", bench.experiment(variants=variants), "--quiet")
-    assert done.returncode == 0, done.stdout + done.stderr
-    plain, low = bench.record()["variants"]
-    assert low["failure"] is None
-    step = low["artifact"]["evidence"][0]
-    assert step["macs"] < plain["artifact"]["evidence"][-1]["macs"]
-    assert step["parameters"] < plain["artifact"]["evidence"][-1]["parameters"]
-    assert "of the energy" in step["notes"][0]
+def test_a_keras_3_model_of_low_rank_learns_from_its_teacher_and_is_quantized(bench):
+    taught = "low_rank: {size: 0.6, epochs: 1, distillation: {temperature: 3}}"
+    variants = f"  low:\n    - {taught}\n    - quantization: {{mode: int8}}\n"
+    builder = builder_of(bench.experiment(variants=variants), bench.folder / "cache")
+    artifact, _ = builder.build(builder.inspect(), builder.experiment.variants[0], lambda done, text: None)
+    step, last = artifact.evidence
+    # The network of tiny_models has this many.
+    assert step.parameters < 72 + 32 + 584 + 1156
+    assert "of the energy" in step.notes[0]
+    assert any(tensor.dtype == "int8" for tensor in last.tensors)

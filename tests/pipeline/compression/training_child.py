@@ -26,6 +26,18 @@ def run_child(script: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def builder_of(path: Path, cache: Path) -> Any:
+    """Return what builds the variants of an experiment; it needs no device."""
+    from pipeline.artifacts import Builder
+    from pipeline.cache import Cache
+    from pipeline.config import load_experiment
+    from pipeline.samples import fetch_samples
+
+    experiment = load_experiment(path)
+    samples = fetch_samples(experiment, Cache(cache), lambda what, done, total: None)
+    return Builder(experiment, samples, Cache(cache))
+
+
 class Notes:
     """A report that keeps what it is told."""
 
