@@ -1,5 +1,6 @@
 # make run    the whole line on real data, on this machine; ends with a report
-# make test   the checks and tests
+# make test   the checks and tests, but for those that train at length
+# make test-techniques    each compression technique
 # make test-layer-types   every technique on every type of layer
 # make setup  the environments only: the host's, and one for each runtime of the agent
 # make onnx   what the host needs to read .onnx files
@@ -8,12 +9,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 ENVIRONMENTS := .venv
 HOST := $(ENVIRONMENTS)/host
 PIP := -m pip --quiet --disable-pip-version-check --no-input
+TECHNIQUES := tests/pipeline/compression
 PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
 
 export PYTHONUNBUFFERED = 1
 
 .SECONDARY:
-.PHONY: run test test-layer-types layer-types check setup onnx environments benchmarks lock clean
+.PHONY: run test test-techniques test-layer-types layer-types check setup onnx environments benchmarks lock clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -23,15 +25,19 @@ test: $(HOST)/.test-installed
 	sh tests/install_tools.sh
 	$(MAKE) --no-print-directory check
 	rm -f .coverage .coverage.*
-	$(HOST)/bin/python -m pytest --cov --cov-report= $(PYTEST_FLAGS)
+	$(HOST)/bin/python -m pytest --cov --cov-report= --ignore=$(TECHNIQUES) $(PYTEST_FLAGS)
 	$(HOST)/bin/python -m coverage report
+
+# Each technique by itself: they train, and take as long as all the rest.
+test-techniques: $(HOST)/.test-installed
+	$(HOST)/bin/python -m pytest $(TECHNIQUES) $(PYTEST_FLAGS)
 
 # Every technique on every type of layer; layer-types writes what it finds into docs/compression.md.
 test-layer-types: $(HOST)/.test-installed
-	$(HOST)/bin/python -m pytest -m layer_types $(PYTEST_FLAGS)
+	$(HOST)/bin/python -m pytest -m layer_types $(TECHNIQUES) $(PYTEST_FLAGS)
 
 layer-types: $(HOST)/.test-installed
-	EDGEPRESS_WRITE_LAYER_TYPES=1 $(HOST)/bin/python -m pytest -m layer_types
+	EDGEPRESS_WRITE_LAYER_TYPES=1 $(HOST)/bin/python -m pytest -m layer_types $(TECHNIQUES)
 
 check: $(HOST)/.test-installed
 	$(HOST)/bin/ruff check .
