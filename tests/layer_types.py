@@ -1,6 +1,7 @@
 """Tries one technique on every type of layer: ``layer_types.py CASE OUT.json``, with real TensorFlow.
 
-Each model has a layer of the type, called "tested", and a Dense "head". What became of the layer is not asked of the
+Each model has a layer of the type, called "tested", behind a convolution if it is about images, before a Dense "other"
+and a "head" that no technique may touch: a technique that cannot treat the type still has something to do. What became of the layer is not asked of the
 technique: it is found in the weights that came out, and a layer that was neither treated nor named is "silent".
 """
 
@@ -67,7 +68,7 @@ IMAGE, SEQUENCE = (8, 8, 16), (8, 24)
 LAYER_TYPES = {
     "Conv1D": LayerType(SEQUENCE, lambda layers, x: layers.Conv1D(24, 3, name="tested")(x)),
     "Conv2D": LayerType(IMAGE, lambda layers, x: layers.Conv2D(16, 3, name="tested")(x)),
-    "Conv3D": LayerType((5, 6, 6, 8), lambda layers, x: layers.Conv3D(8, 3, name="tested")(x)),
+    "Conv3D": LayerType((5, 6, 6, 8), lambda layers, x: layers.Conv3D(16, 3, name="tested")(x)),
     "DepthwiseConv2D": LayerType(
         IMAGE, lambda layers, x: layers.DepthwiseConv2D(3, depth_multiplier=8, name="tested")(x)
     ),
@@ -76,9 +77,7 @@ LAYER_TYPES = {
     ),
     "Conv2DTranspose": LayerType(IMAGE, lambda layers, x: layers.Conv2DTranspose(16, 3, name="tested")(x)),
     "Dense": LayerType((48,), lambda layers, x: layers.Dense(32, activation="relu", name="tested")(x)),
-    "BatchNormalization": LayerType(
-        IMAGE, lambda layers, x: layers.BatchNormalization(name="tested")(layers.Conv2D(16, 3, name="other")(x))
-    ),
+    "BatchNormalization": LayerType(IMAGE, lambda layers, x: layers.BatchNormalization(name="tested")(x)),
     "LayerNormalization": LayerType(SEQUENCE, lambda layers, x: layers.LayerNormalization(name="tested")(x)),
     "MultiHeadAttention": LayerType(SEQUENCE, lambda layers, x: layers.MultiHeadAttention(4, 16, name="tested")(x, x)),
     "Embedding": LayerType((8,), lambda layers, x: layers.Embedding(100, 16, name="tested")(x), tokens=True),
@@ -220,12 +219,14 @@ def _model(name: str, layer_type: LayerType) -> Any:
     layers = keras.layers
     keras.utils.set_random_seed(0)
     inputs = keras.Input(layer_type.shape, dtype="int32" if layer_type.tokens else "float32", name="input")
-    x = layer_type.build(layers, inputs)
+    before = layers.Conv2D(16, 1, name="before")(inputs) if layer_type.shape == IMAGE else inputs
+    x = layer_type.build(layers, before)
     if name == "several inputs":
         other = keras.Input(layer_type.shape, name="other")
         return keras.Model([inputs, other], layers.Dense(CLASSES, name="head")(layers.Concatenate()([x, other])))
     flat = x if len(x.shape) == 2 else layers.Flatten(name="flat")(x)
-    head = layers.Dense(CLASSES, activation="softmax", name="head")(flat)
+    other = layers.Dense(32, activation="relu", name="other")(flat)
+    head = layers.Dense(CLASSES, activation="softmax", name="head")(other)
     return keras.Model(inputs, [head, x] if name == "several outputs" else head)
 
 
