@@ -1,8 +1,9 @@
 """Tries one technique on every type of layer: ``layer_types.py CASE OUT.json``, with real TensorFlow.
 
 Each model has a layer of the type, called "tested", behind a convolution if it is about images, before a Dense "other"
-and a "head" that no technique may touch: a technique that cannot treat the type still has something to do. What became of the layer is not asked of the
-technique: it is found in the weights that came out, and a layer that was neither treated nor named is "silent".
+and a "head" that no technique may touch: a technique that cannot treat the type still has something to do. What became
+of the layer is not asked of the technique: it is found in the weights that came out, and a layer that was neither
+treated nor named is "silent".
 """
 
 from __future__ import annotations
