@@ -88,7 +88,7 @@ def _why_not(layer: Any, settings: Settings) -> str:
             return "it is pruned, and 2 clusters cannot keep its zeros; 3 can"
         weights = np.count_nonzero(values) if pruned else values.size
         if weights <= settings.clusters:
-            return f"it has {weights} weights, no more than clusters"
+            return f"it has {weights} weights{' that are not zero' if pruned else ''}, no more than clusters"
     return ""
 
 

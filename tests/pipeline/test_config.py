@@ -35,7 +35,8 @@ def test_paths_are_relative_to_the_file_and_defaults_are_filled_in(tmp_path):
     )
     assert experiment.model == tmp_path / "my.keras"
     assert experiment.data.file == tmp_path / "d.npz"
-    settings = {"mode": "int8", "calibration_samples": 200, "io": "int8", "allow_float": False}
+    settings = {"mode": "int8", "calibration_samples": 200, "io": None, "allow_float": False}
+    settings |= {"block_size": None, "overrides": []}
     assert experiment.variants[1].steps == (Step("quantization", settings, {"mode": "int8"}),)
     assert experiment.baseline == "float32"
     assert experiment.budget == (BudgetLine("p50_ms", 5.0),)
@@ -55,8 +56,10 @@ def test_an_unknown_technique_lists_those_that_exist(tmp_path):
 
 def test_a_step_with_bad_settings_is_told_with_its_place(tmp_path):
     assert messages(tmp_path, OWN + "  q:\n    - quantization:\n        mode: int7\n        calib: 3\n") == [
-        '9: variants.q[0].quantization.mode is "int7"; expected one of float16, dynamic_range, int8',
-        '10: unknown key "variants.q[0].quantization.calib"; known: mode, calibration_samples, io, allow_float',
+        '9: variants.q[0].quantization.mode is "int7"; expected one of float32, float16, dynamic_range, '
+        "int8_weight_only, int8, int16x8, int4",
+        '10: unknown key "variants.q[0].quantization.calib"; known: calibration_samples, mode, io, allow_float, '
+        "block_size, overrides",
     ]
 
 
