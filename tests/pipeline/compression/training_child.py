@@ -31,11 +31,12 @@ def builder_of(path: Path, cache: Path) -> Any:
     from pipeline.artifacts import Builder
     from pipeline.cache import Cache
     from pipeline.config import load_experiment
+    from pipeline.intake import take_in
     from pipeline.samples import fetch_samples
 
     experiment = load_experiment(path)
     samples = fetch_samples(experiment, Cache(cache), lambda what, done, total: None)
-    return Builder(experiment, samples, Cache(cache))
+    return Builder(experiment, take_in(experiment, Cache(cache)), samples, Cache(cache))
 
 
 class Notes:
