@@ -36,9 +36,10 @@ def main() -> None:
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TF-MOT sets TF_USE_LEGACY_KERAS as it is imported; setting it here first makes the order of imports irrelevant.
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if request["kind"] != "onnx":  # onnx2keras builds what tf.keras is, which must be Keras 3
+        # TF-MOT sets it as it is imported; setting it here first makes the order of imports irrelevant.
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"
     try:
         _STEPS[request["kind"]](request, channel)
     except EdgepressError as error:

@@ -19,7 +19,8 @@ def test_a_bad_experiment_is_exit_code_2_with_every_mistake_on_a_line(tmp_path):
     done = edgepress(tmp_path, "run", "e.yaml")
     assert done.returncode == 2
     assert done.stderr == (
-        'edgepress: e.yaml:2: task is "mnist"; expected one of fashion_mnist\n'
+        'edgepress: e.yaml:2: task is "mnist"; expected one of fashion_mnist, '
+        "fashion_mnist_mobilenet, fashion_mnist_resnet8\n"
         'e.yaml:4: threads is "none"; expected an integer from 1 to 256, or a list of such\n'
     )
 
@@ -36,7 +37,10 @@ def test_version_and_schema_are_printed(tmp_path):
 
 def test_an_unknown_task_lists_those_that_exist(tmp_path):
     done = edgepress(tmp_path, "train", "mnist")
-    assert (done.returncode, done.stderr) == (2, 'edgepress: unknown task "mnist"; known: fashion_mnist\n')
+    assert (done.returncode, done.stderr) == (
+        2,
+        'edgepress: unknown task "mnist"; known: fashion_mnist, fashion_mnist_mobilenet, fashion_mnist_resnet8\n',
+    )
 
 
 def test_init_writes_what_run_accepts_and_tells_what_it_saw(tmp_path):
