@@ -49,9 +49,10 @@ class Precision:
         return self.mode in ACTIVATION_BITS or bool(self.activations)
 
     def fits(self, operator: NamedOperator) -> bool:
-        """Whether the operator's weights divide into blocks."""
-        depth = operator.weights.shape[-1] if operator.weights else 0
-        return not self.block_size or depth % self.block_size == 0
+        """Whether the operator's weights divide into blocks, where it can have blocks at all."""
+        if not self.block_size or operator.weights is None or operator.name != "FULLY_CONNECTED":
+            return True
+        return operator.weights.shape[-1] % self.block_size == 0
 
 
 @dataclass(frozen=True)

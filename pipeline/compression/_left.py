@@ -11,6 +11,8 @@ from pipeline.errors import StepError
 
 _FEWEST_WEIGHTS = 1024
 """TensorFlow's dynamic-range quantization leaves smaller tensors as they are."""
+_COMPUTED_IN = {"int8": "int8", "int16x8": "int16", "float32": "float32"}
+_REAL = frozenset(_COMPUTED_IN.values())
 
 
 def tell_left(
@@ -35,13 +37,21 @@ def tell_left(
         )
 
 
-def check_changed(operators: Sequence[NamedOperator], plan: Plan, places: Sequence[int], what: str) -> None:
-    """Raise StepError when no operator at ``places`` has the weights that the plan asks for, although some have any."""
-    weighted = [place for place in places if operators[place].weights]
-    wrong = [place for place in weighted if operators[place].weights_dtype != WEIGHTS[plan.of(place).mode]]
-    if weighted and len(wrong) == len(weighted):
-        found = ", ".join(f"{operators[place].layer} ({operators[place].name})" for place in wrong)
-        raise StepError(f"{what} changed nothing: no weights became {WEIGHTS[plan.of(wrong[0]).mode]}: {found}")
+def check_changed(
+    operators: Sequence[NamedOperator], plan: Plan, places: Sequence[int], quantizer: str, what: str
+) -> None:
+    """Raise StepError when no operator at ``places`` became what the plan asks for."""
+    touched = [place for place in places if _can_change(operators[place], plan.of(place))]
+    if any(not _not_as_asked(operators[place], plan.of(place), quantizer) for place in touched):
+        return
+    found = ", ".join(f"{operators[place].layer} ({operators[place].name})" for place in touched or places)
+    why = f"{quantizer} left all as they were" if touched else "they have no weights"
+    raise StepError(f"{what} changed nothing: {why}: {found}")
+
+
+def _can_change(operator: NamedOperator, asked: Precision) -> bool:
+    integers = asked.mode in ACTIVATION_BITS or asked.mode == "float32"
+    return operator.weights is not None or (integers and operator.dtype in _REAL)
 
 
 def _not_as_asked(operator: NamedOperator, asked: Precision, quantizer: str) -> str:
@@ -54,9 +64,10 @@ def _not_as_asked(operator: NamedOperator, asked: Precision, quantizer: str) -> 
         small = asked.mode == "dynamic_range" and quantizer == "TensorFlow" and _count(operator) < _FEWEST_WEIGHTS
         if small:
             return f"weights stay {found}: {_count(operator)}, and TensorFlow leaves fewer than {_FEWEST_WEIGHTS}"
-        return f"weights stay {found}: {quantizer} has no {asked.mode} for it"
-    if asked.mode in ACTIVATION_BITS and operator.dtype == "float32":
-        return f"computed in float32: {quantizer} has no {asked.mode} for it"
+        blocks = f" in blocks of {asked.block_size}" if asked.block_size else ""
+        return f"weights stay {found}: {quantizer} has no {asked.mode}{blocks} for it"
+    if asked.mode in _COMPUTED_IN and operator.dtype in _REAL and operator.dtype != _COMPUTED_IN[asked.mode]:
+        return f"computed in {operator.dtype}: {quantizer} has no {asked.mode} for it"
     return ""
 
 

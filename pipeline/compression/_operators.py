@@ -12,6 +12,8 @@ from pipeline.flatbuffer.graph import FlatModel, FlatOperator, FlatTensor, Subgr
 
 _BORDERS = ("QUANTIZE", "DEQUANTIZE")
 """They only change the type, and quantizers put them in."""
+_CONTROL = ("WHILE", "IF", "CALL_ONCE")
+"""What they take are the first values of a loop, not weights."""
 _NUMBER = re.compile(r"_\d+$")
 
 
@@ -109,7 +111,7 @@ def _layer(weights: FlatTensor | None, outputs: tuple[str, ...], layers: LayerNa
 
 def _weights(operator: FlatOperator, graph: Subgraph, makers: dict[int, FlatOperator]) -> FlatTensor | None:
     found = []
-    for place in operator.inputs:
+    for place in operator.inputs if operator.name not in _CONTROL else ():
         maker = makers.get(place)
         if maker is not None and maker.name == "DEQUANTIZE":
             place = maker.inputs[0]

@@ -63,7 +63,8 @@ class Settings(CalibrationSettings):
 
     ``io`` is the type of inputs and outputs in modes int8 and int16x8, the mode's own integers by default. An input of
     integers, such as tokens, stays as it is. With ``allow_float`` an operator that such a mode has no integer kernel
-    for stays in float; otherwise it is an error.
+    for stays in float; otherwise it is an error. A few, such as NEG, TensorFlow leaves in float in any case; all are
+    named.
 
     ``overrides`` mix modes: int8 with int4 in Dense layers is ``mode: int8`` with ``overrides: [{operators:
     FULLY_CONNECTED, mode: int4}]``. There int4 weights without a block size meet the activations of ``mode``.
@@ -138,13 +139,19 @@ def convert(source: Convertible, settings: Settings, data: TrainingData, report:
 
 def _by_tensorflow(source: Convertible, settings: Settings, indices: list[int], report: Report) -> bytes:
     report(0.1, "converting")
-    content = source.flatbuffer(lambda converter: _configure(converter, settings, source.data, indices))
+    try:
+        content = source.flatbuffer(lambda converter: _configure(converter, settings, source.data, indices))
+    except StepError as error:
+        if settings.allow_float or "not yet supported for op" not in str(error):
+            raise
+        raise StepError(f"{error} Set allow_float: true to leave such operators in float32.") from error
     if settings.mode == "int16x8":
         _refusals.check_int16_kernels(content, source.data.runtime)
     found = named_operators(content, layer_names(source.model))
     plan = Plan(Precision(settings.mode), {})
-    tell_left(found, plan, "TensorFlow", settings.allow_float, report)
-    check_changed(found, plan, range(len(found)), f"mode {settings.mode}")
+    # It refuses by itself what it knows to have no integer kernel; the few that it leaves all the same are named.
+    tell_left(found, plan, "TensorFlow", True, report)
+    check_changed(found, plan, range(len(found)), "TensorFlow", f"mode {settings.mode}")
     return content
 
 
@@ -194,13 +201,21 @@ def _by_ai_edge(source: Convertible, settings: Settings, indices: list[int], rep
     result = quantized(content, operators, plan, ranges)
     found = named_operators(result, layers)
     tell_left(found, plan, "ai-edge-quantizer", settings.allow_float, report)
-    if settings.mode != "float32":
-        rest = [place for place in range(len(found)) if place not in plan.others]
-        check_changed(found, plan, rest, f"mode {settings.mode}")
+    _check_each(found, plan, settings, operators)
+    return result
+
+
+def _check_each(
+    found: tuple[NamedOperator, ...], plan: Plan, settings: Settings, operators: tuple[NamedOperator, ...]
+) -> None:
+    """Raise StepError when the mode, or one of the overrides, changed nothing."""
+    rest = [place for place in range(len(found)) if place not in plan.others]
+    if settings.mode != "float32" and any(found[place].weights for place in rest):
+        check_changed(found, plan, rest, "ai-edge-quantizer", f"mode {settings.mode}")
     for override in settings.overrides:
         places = [place for place, operator in enumerate(operators) if override.meets(operator)]
-        check_changed(found, plan, places, f"override {override.layers} {override.operators} to {override.mode}")
-    return result
+        what = f'override "{override.layers}" "{override.operators}" to {override.mode}'
+        check_changed(found, plan, places, "ai-edge-quantizer", what)
 
 
 def _plan(settings: Settings, operators: tuple[NamedOperator, ...]) -> Plan:
