@@ -66,9 +66,7 @@ def test_before_an_int8_step_all_is_integer_and_the_ranges_are_the_learned_ones(
 
 
 def test_it_becomes_nothing_but_int8(done):
-    assert done["plain"]["refused"] == (
-        "quantization mode is float16; a model trained under quantization becomes int8 only"
-    )
+    assert done["plain"]["refused"].startswith("mode float16 does not fit a model of quantization-aware training")
 
 
 def test_zeros_stay_where_a_relu_layer_follows_and_in_layers_that_stay_in_float(done):
