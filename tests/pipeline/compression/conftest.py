@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-CHILD = Path(__file__).parents[2] / "converting_child.py"
+ROOT = Path(__file__).parents[3]
+CHILD = ROOT / "tests" / "converting_child.py"
 Case = tuple[str, dict[str, Any], dict[str, Any]]
 
 
@@ -38,7 +39,8 @@ def converted(laid_out) -> Callable[[dict[str, Case]], dict[str, dict[str, Any]]
             [sys.executable, str(CHILD), str(laid_out), str(asked)],
             capture_output=True,
             text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+            # Beside the script lies a folder "pipeline" of tests, which must not be taken for the package.
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)},
         )
         assert ended.returncode == 0, ended.stderr[-2000:]
         lines = [line.removeprefix("answer ") for line in ended.stdout.splitlines() if line.startswith("answer ")]

@@ -26,7 +26,10 @@ def tried(request, tmp_path_factory) -> tuple[str, dict[str, tuple[str, str]]]:
     """What became of every type of layer under one technique."""
     out = tmp_path_factory.mktemp("layer_types") / "found.json"
     script = str(ROOT / "tests" / "layer_types.py")
-    done = subprocess.run([sys.executable, script, request.param, str(out)], capture_output=True, text=True)
+    # Beside the script lies a folder "pipeline" of tests, which must not be taken for the package.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, script, request.param, str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return request.param, {name: tuple(outcome) for name, outcome in json.loads(out.read_text()).items()}
 

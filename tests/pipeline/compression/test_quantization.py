@@ -1,12 +1,11 @@
 """Every mode of quantization on tiny models: what the file holds, how well it works, what is refused."""
 
-import json
-
 import numpy as np
 import pytest
 from runtime_pythons import open_in
 
 from pipeline.compression.quantization import Settings
+from pipeline.flatbuffer.recipe import recipe_of
 from pipeline.yaml_file import mistakes_in
 
 pytestmark = pytest.mark.tensorflow
@@ -213,9 +212,10 @@ def test_new_modes_are_built_measured_and_reported(bench):
     by_name = {variant["name"]: variant for variant in bench.record()["variants"]}
     assert all(variant["valid"] for variant in by_name.values()), [v["failure"] for v in by_name.values()]
     assert all(variant["numbers"]["score"]["value"] > 0.9 for variant in by_name.values())
-    folder = bench.home / ".cache" / "edgepress" / "builds"
-    kept = [len(json.loads(path.read_text())["calibration_indices"]) for path in folder.glob("*/artifact.json")]
-    assert {0, 200} <= set(kept)
+    [run] = (bench.folder / "runs").iterdir()
+    recipes = {path.stem: recipe_of(path.read_bytes()) for path in (run / "models").iterdir()}
+    kept = {name: len(recipe.calibration_indices) for name, recipe in recipes.items()}
+    assert kept == {"float32": 0, "int16x8": 200, "int4": 0, "mixed": 200}
 
 
 def test_what_the_old_runtime_lies_about_is_refused_before_anything_is_trained(bench):
