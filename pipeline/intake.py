@@ -31,6 +31,11 @@ def take_in(experiment: Experiment, cache: Cache) -> ModelFile:
         ModelError: if it is missing, is none of the formats, or cannot be read here.
     """
     path = experiment.model
+    if experiment.task is not None and not path.exists():
+        raise ModelError(
+            f'{experiment.file}: task {experiment.task} has no checkpoint yet; make it with "edgepress train '
+            f'{experiment.task}"'
+        )
     kind = detect_format(path)
     if kind == "onnx":
         _check_packages(path)
