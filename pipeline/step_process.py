@@ -89,9 +89,15 @@ class StepProcess:
         write_text(folder / "request.json", json.dumps({**self.request, "folder": str(folder)}, indent=1))
         log = folder / "log.txt"
         with log.open("wb") as stderr:
-            child = running.start(
-                [sys.executable, "-P", "-m", "pipeline.step_worker", str(folder / "request.json")], stderr
-            )
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "pipeline.step_worker",
+                str(folder / "request.json"),
+                str(os.getpid()),
+            ]
+            child = running.start(command, stderr)
             try:
                 outcome = self._follow(child, report)
             finally:

@@ -1,4 +1,4 @@
-"""One TensorFlow step in a process of its own: ``python -m pipeline.step_worker REQUEST.json``.
+"""One TensorFlow step in a process of its own: ``python -m pipeline.step_worker REQUEST.json PARENT_PID``.
 
 Progress and, at the end, the outcome go to the parent as one JSON object a line on what was standard output at the
 start; whatever TensorFlow prints goes to standard error, which the parent keeps as the step's log.
@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Read the request, do the step, tell the outcome."""
-    _die_with_parent()
+    _die_with_parent(int(sys.argv[2]))
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -285,10 +285,12 @@ def _tell(channel: TextIO, **message: Any) -> None:
     channel.write(json.dumps(message) + "\n")
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """A parent that was killed takes its training along; Linux only, elsewhere the step ends by itself."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # killed while this process was still importing
+            sys.exit("the parent is gone")
 
 
 if __name__ == "__main__":

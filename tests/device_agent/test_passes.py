@@ -20,10 +20,10 @@ QUICK = MeasureSpec(processes=2, warmup_s=0.0, timing_s=0.0, min_invokes=8, max_
 
 
 def test_precision_adds_processes_until_the_time_limit(agent, host):
-    asked = dataclasses.replace(QUICK, precision=1e-6, time_limit_s=0.8)
+    asked = dataclasses.replace(QUICK, precision=1e-6, time_limit_s=3.0)
     [measurement] = host.measure(agent.spec(agent.null_model(work=50), measure=asked)).measurements
     assert len(measurement.blocks) > 2
-    assert sum(block.elapsed_s for block in measurement.blocks[:-1]) < 0.8
+    assert sum(block.elapsed_s for block in measurement.blocks[:-1]) < 3.0
     assert [block.process for block in measurement.blocks] == list(range(len(measurement.blocks)))
 
 
