@@ -20,7 +20,7 @@ def run_child(script: Path, *arguments: str) -> dict[str, Any]:
     search = os.pathsep.join([str(TESTS.parent), str(TESTS), str(script.parent)])
     environment = {**os.environ, "PYTHONPATH": search, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
-        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=280
+        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=560
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
