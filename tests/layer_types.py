@@ -174,8 +174,16 @@ def _rewritten(technique: Any, settings: Any, model: Any, data: TrainingData, re
     before = _tested_weights(twin)
     rewritten = technique.rewrite(twin, settings, data, report)
     named = [layer for layer in [*left, *report.left] if "tested" in layer.layer]
-    export.Convertible(rewritten, data).flatbuffer()
-    return _judged(_was_treated(technique.__name__.rpartition(".")[2], before, rewritten, settings), named, before)
+    content = export.Convertible(rewritten, data).flatbuffer()
+    if case_of(technique) == "quantization_aware_training" and not named:
+        # TF-MOT takes some layers apart and calls the parts otherwise: the flatbuffer says what they became.
+        return _converted(content, named)
+    return _judged(_was_treated(case_of(technique), before, rewritten, settings), named, before)
+
+
+def case_of(technique: Any) -> str:
+    """Return a technique's name, which is that of its module."""
+    return str(technique.__name__.rpartition(".")[2])
 
 
 def _was_treated(technique: str, before: dict[str, np.ndarray[Any, Any]], model: Any, settings: Any) -> bool:
