@@ -103,7 +103,7 @@ CASES = {
     "int16x8": Case("quantization", {"mode": "int16x8"}),
     "int8_weight_only": Case("quantization", {"mode": "int8_weight_only"}),
     "int4": Case("quantization", {"mode": "int4"}),
-    "selective_quantization": Case("selective_quantization", {"min_snr_db": 10.0}),
+    "selective_quantization": Case("selective_quantization", {"min_snr_db": 10.0, "calibration_samples": 48}),
 }
 
 
