@@ -22,11 +22,11 @@ from local_agent import blob_of, done, local_agent
 from device_agent.protocol import DataSpec, JobResult, JobSpec, Measurement, MeasureSpec, ModelSpec
 from models import fashion_mnist, fashion_mnist_mobilenet, fashion_mnist_resnet8
 from pipeline.agent_client import AgentClient, Blob
-from pipeline.artifacts import Builder
+from pipeline.building.artifacts import Builder
+from pipeline.building.intake import take_in
 from pipeline.cache import user_cache
 from pipeline.config import load_experiment
 from pipeline.export import gzip_size, sha256
-from pipeline.intake import take_in
 from pipeline.results.comparison import SLOWER, WORSE, compare
 from pipeline.results.record import Comparison
 from pipeline.samples import fetch_samples

@@ -109,7 +109,7 @@ def _keras3(source: Path) -> Any:
 
 
 def _tf_keras(source: Path) -> Any:
-    from pipeline.keras_bridge import to_tf_keras
+    from pipeline.model_formats.keras_bridge import to_tf_keras
 
     return to_tf_keras(_keras3(source))
 

@@ -38,7 +38,7 @@ def prune(source: Path, data: Path, out: Path) -> None:
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
-    from pipeline.keras_bridge import to_tf_keras
+    from pipeline.model_formats.keras_bridge import to_tf_keras
 
     x = np.load(data / "x_train.npy", mmap_mode="r").astype(np.float32) * SCALE
     y = np.load(data / "y_train.npy")

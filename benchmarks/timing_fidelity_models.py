@@ -18,7 +18,7 @@ from models import fashion_mnist
 from pipeline import export
 from pipeline.cache import user_cache
 from pipeline.compression import NoReport, quantization
-from pipeline.training_data import TrainingData
+from pipeline.training.training_data import TrainingData
 
 # As small boards run it: 1.6 MB of weights, few enough to stay in a cache. What is timed is then the runtime, and not
 # how much of the memory's bandwidth this machine's neighbours leave.

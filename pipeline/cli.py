@@ -134,7 +134,7 @@ def init(model: Path, data: Path, metric: str, output: Path, force: bool) -> Non
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Checkpoint to write.  [default: the task's own]")
 def train(task: str, seed: int, epochs: int | None, data: Path | None, output: Path | None) -> None:
     """Train the reference model of TASK and write its checkpoint with its provenance."""
-    from pipeline.training import train_task
+    from pipeline.training.reference_tasks import train_task
 
     train_task(task, seed, epochs, data, output, click.echo)
 

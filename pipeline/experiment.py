@@ -13,14 +13,14 @@ from pathlib import Path
 
 from device_agent.protocol import Failure, RuntimeInfo
 from pipeline.agent_client import AgentClient
-from pipeline.artifacts import Builder, ModelFile, SourceModel
+from pipeline.building.artifacts import Builder, ModelFile, SourceModel
+from pipeline.building.fit import check_fit
+from pipeline.building.intake import converted, memory_plan, take_in
 from pipeline.cache import Cache
 from pipeline.config import Experiment, Variant
 from pipeline.devices.inventory import Device, find_device
 from pipeline.devices.transport import open_transport
 from pipeline.errors import AgentError, ModelError, StepError
-from pipeline.fit import check_fit
-from pipeline.intake import converted, memory_plan, take_in
 from pipeline.measuring import MeasuredJob, Placement, baseline_name, check_job, job_spec, measure, place
 from pipeline.preflight import check_variants
 from pipeline.reporting import write_reports

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ModelError, StepError
-from pipeline.model_files import first_line, is_quantization_aware
+from pipeline.model_formats.model_files import first_line, is_quantization_aware
 from pipeline.results.record import TensorInfo
-from pipeline.training_data import TrainingData
+from pipeline.training.training_data import TrainingData
 
 Configure = Callable[[Any], None]
 PARITY_SAMPLES = 32

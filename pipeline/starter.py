@@ -9,7 +9,7 @@ from pathlib import Path
 from device_agent import metrics
 from pipeline.cache import write_text
 from pipeline.errors import UsageError
-from pipeline.model_files import Format, detect_format
+from pipeline.model_formats.model_files import Format, detect_format
 from pipeline.samples import Array, read_npz
 
 _HEAD = """\

@@ -102,7 +102,7 @@ def model_of(name: str) -> Any:
     """Return a model, one for all cases that ask for it."""
     import keras
 
-    from pipeline.model_files import detect_format, load_keras
+    from pipeline.model_formats.model_files import detect_format, load_keras
 
     keras.utils.set_random_seed(0)
     path = FOLDER / name
@@ -120,7 +120,7 @@ def float_gzip_bytes(name: str) -> int:
 def source_of(how: dict[str, Any]) -> Any:
     """Return the model of a case, with its data, ready to convert."""
     from pipeline import export
-    from pipeline.training_data import TrainingData
+    from pipeline.training.training_data import TrainingData
 
     name = how.get("model", "keras3.keras")
     model = model_of(name)
@@ -138,7 +138,8 @@ def source_of(how: dict[str, Any]) -> Any:
 
 def answer(technique: str, settings: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
     """Return what came of one case."""
-    from pipeline import compression, evidence, export
+    from pipeline import compression, export
+    from pipeline.building import evidence
     from pipeline.compression._operators import layer_names, named_operators
     from pipeline.errors import EdgepressError
 

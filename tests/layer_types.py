@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import compression, evidence, export
+from pipeline import compression, export
+from pipeline.building import evidence
 from pipeline.errors import EdgepressError
 from pipeline.flatbuffer import costs
 from pipeline.flatbuffer.graph import read_model
 from pipeline.results.record import LeftLayer
-from pipeline.training_data import Teacher, TrainingData
+from pipeline.training.training_data import Teacher, TrainingData
 
 SAMPLES, CLASSES = 96, 3
 WORKS, NOTHING, LEFT, REFUSED = "works", "nothing to treat", "left as it is", "refused"
@@ -167,7 +168,7 @@ def _tried(case: Case, name: str, layer_type: LayerType, scratch: Path) -> tuple
 
 
 def _rewritten(technique: Any, settings: Any, model: Any, data: TrainingData, report: Kept) -> tuple[str, str]:
-    from pipeline.model_files import as_tf_keras
+    from pipeline.model_formats.model_files import as_tf_keras
 
     twin = as_tf_keras(model)
     left = technique.untreated(twin, settings)

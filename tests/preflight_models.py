@@ -36,9 +36,9 @@ def main(folder: Path) -> None:
     import tensorflow as tf
     from ai_edge_quantizer import quantizer, recipe
 
-    from pipeline.evidence import HostScore
+    from pipeline.building.evidence import HostScore
     from pipeline.export import Convertible
-    from pipeline.training_data import TrainingData
+    from pipeline.training.training_data import TrainingData
 
     random = np.random.default_rng(1)
     x_test, y_test = random.random((SAMPLES, INPUTS), np.float32), random.integers(0, 4, SAMPLES)

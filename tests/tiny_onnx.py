@@ -193,8 +193,8 @@ def converted(folder: Path, name: str) -> dict[str, Any]:
     import keras
     import onnx
 
-    from pipeline.onnx_model import convert
-    from pipeline.training_data import TrainingData
+    from pipeline.model_formats.onnx_model import convert
+    from pipeline.training.training_data import TrainingData
 
     shape = onnx.load(folder / f"{name}.onnx").graph.input[0].type.tensor_type.shape.dim[1:]
     np.save(folder / "x.npy", RANDOM.random([40, *(size.dim_value or 9 for size in shape)], dtype=np.float32))

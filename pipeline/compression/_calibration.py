@@ -11,7 +11,7 @@ from pydantic import Field
 from pipeline import export
 from pipeline.compression import ConvertSettings, Report
 from pipeline.export import Convertible
-from pipeline.training_data import TrainingData
+from pipeline.training.training_data import TrainingData
 
 FEW = 100
 """Below this many samples the ranges are often too narrow: 1 image gave 14 dB, 20 about 30, 100 and more 36."""

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from pipeline.compression._channels import Channels, Ids, Role
 from pipeline.errors import StepError
-from pipeline.fine_tuning import gives_probabilities
-from pipeline.training_data import TrainingData
+from pipeline.training.fine_tuning import gives_probabilities
+from pipeline.training.training_data import TrainingData
 
 Scores = npt.NDArray[np.float64]
 
@@ -21,9 +21,8 @@ _BATCH = 32
 def l1_scores(channels: Channels) -> Scores:
     """Return the mean of a class's filters' L1 norms (Li et al., "Pruning Filters for Efficient ConvNets", 2017).
 
-    Li compares the filters of one layer only. To compare those of all, a layer's norms are divided by their mean, as
-    DepGraph (Fang et al., 2023) makes the scores of its groups relative; a mean, unlike a Euclidean norm, does not
-    depend on how wide the layer is.
+    Li compares the filters of one layer only. To compare those of all, a layer's norms are divided by their mean: a
+    choice of ours, and one that, unlike a Euclidean norm, does not depend on how wide the layer is.
     """
     mean = _Mean(channels)
     for role in channels.makers:

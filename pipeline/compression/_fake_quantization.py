@@ -17,8 +17,8 @@ import numpy as np
 
 from pipeline.compression import _tfmot
 from pipeline.errors import StepError
-from pipeline.model_files import first_line, quantize_scope
-from pipeline.training_data import TrainingData
+from pipeline.model_formats.model_files import first_line, quantize_scope
+from pipeline.training.training_data import TrainingData
 
 _DECAY = 0.999
 """Of TF-MOT's moving averages of ranges."""

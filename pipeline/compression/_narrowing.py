@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.compression import RewriteSettings, not_chosen
 from pipeline.compression._layer_graph import Entry, has_kernel, is_graph, rebuilt, without
 from pipeline.errors import StepError
-from pipeline.model_files import first_line
+from pipeline.model_formats.model_files import first_line
 from pipeline.results.record import LeftLayer
 
 WIDTH_KEYS = {

@@ -21,9 +21,9 @@ from pipeline.compression._channel_scores import Scores, bn_scores, l1_scores, t
 from pipeline.compression._channels import Channels
 from pipeline.compression._slicing import check_removal, without_channels
 from pipeline.errors import StepError
-from pipeline.fine_tuning import FineTunedSettings, fine_tune
 from pipeline.results.record import LeftLayer
-from pipeline.training_data import TrainingData
+from pipeline.training.fine_tuning import FineTunedSettings, fine_tune
+from pipeline.training.training_data import TrainingData
 
 _CHECKED_SAMPLES = 8
 

@@ -14,11 +14,11 @@ from pipeline.compression import FILE, Report
 from pipeline.compression._layer_graph import check_graph
 from pipeline.compression._narrowing import narrow, narrowed
 from pipeline.errors import StepError
-from pipeline.fine_tuning import TrainedSettings, fine_tune
-from pipeline.model_files import as_tf_keras, detect_format, load_keras
+from pipeline.model_formats.model_files import as_tf_keras, detect_format, load_keras
 from pipeline.results.record import LeftLayer
-from pipeline.soft_targets import Distillation
-from pipeline.training_data import TrainingData
+from pipeline.training.fine_tuning import TrainedSettings, fine_tune
+from pipeline.training.soft_targets import Distillation
+from pipeline.training.training_data import TrainingData
 
 
 class Settings(TrainedSettings, Distillation):

@@ -14,9 +14,9 @@ from pipeline.compression import Report, not_chosen
 from pipeline.compression._factors import Array, Factors, common_energy, factors, kept
 from pipeline.compression._layer_graph import Entry, check_graph, has_kernel, layers_of, rebuilt, without
 from pipeline.errors import StepError
-from pipeline.fine_tuning import FineTunedSettings, fine_tune
 from pipeline.results.record import LeftLayer
-from pipeline.training_data import TrainingData
+from pipeline.training.fine_tuning import FineTunedSettings, fine_tune
+from pipeline.training.training_data import TrainingData
 
 
 class Settings(FineTunedSettings):

@@ -19,7 +19,7 @@ from pipeline.compression._left import check_changed, tell_left
 from pipeline.compression._operators import NamedOperator, layer_names, named_operators
 from pipeline.errors import StepError
 from pipeline.export import Convertible
-from pipeline.training_data import TrainingData
+from pipeline.training.training_data import TrainingData
 from pipeline.yaml_file import Section
 
 Mode = Literal["float32", "float16", "dynamic_range", "int8_weight_only", "int8", "int16x8", "int4"]

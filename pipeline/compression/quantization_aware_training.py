@@ -18,10 +18,10 @@ from pydantic import Field
 from pipeline.compression import Report, _fake_quantization, _tfmot
 from pipeline.compression._flattening import flattened
 from pipeline.errors import StepError
-from pipeline.fine_tuning import FineTunedSettings, fine_tune
-from pipeline.model_files import is_quantization_aware
+from pipeline.model_formats.model_files import is_quantization_aware
 from pipeline.results.record import LeftLayer
-from pipeline.training_data import TrainingData
+from pipeline.training.fine_tuning import FineTunedSettings, fine_tune
+from pipeline.training.training_data import TrainingData
 
 _NAME = "quantization_aware_training"
 _MEANINGS = {

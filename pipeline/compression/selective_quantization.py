@@ -24,7 +24,7 @@ from pipeline.compression._quality import Quality, Yardstick
 from pipeline.compression._selectable import MOVES, Selectable, selectable
 from pipeline.errors import StepError
 from pipeline.export import Convertible
-from pipeline.training_data import TrainingData
+from pipeline.training.training_data import TrainingData
 
 _RANKED_ON = 64
 _FEWEST_HELD_OUT = 20

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from pipeline.compression import Report, _tfmot
 from pipeline.errors import StepError
-from pipeline.fine_tuning import FineTunedSettings, fine_tune
 from pipeline.results.record import LeftLayer
-from pipeline.training_data import TrainingData
+from pipeline.training.fine_tuning import FineTunedSettings, fine_tune
+from pipeline.training.training_data import TrainingData
 
 _NAME = "weight_clustering"
 

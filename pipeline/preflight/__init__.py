@@ -14,9 +14,9 @@ import numpy as np
 
 from device_agent.blocks import Outcome
 from device_agent.protocol import Failure, LimitSpec, RuntimeInfo
+from pipeline.building.evidence import PREFLIGHT_SAMPLES
 from pipeline.cache import Cache
 from pipeline.config import Experiment
-from pipeline.evidence import PREFLIGHT_SAMPLES
 from pipeline.flatbuffer.graph import read_model
 from pipeline.preflight.environment import Environment, find_environment, is_installable
 from pipeline.preflight.judgement import KIND, problem_of, unable
@@ -25,7 +25,7 @@ from pipeline.preflight.trial import Trial, run_trials
 from pipeline.reporting.progress import Progress
 from pipeline.results.record import Artifact, VariantRecord
 from pipeline.samples import Samples, store_array
-from pipeline.training_data import TrainingData
+from pipeline.training.training_data import TrainingData
 
 __all__ = ["KIND", "check_variants"]
 

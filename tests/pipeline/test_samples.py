@@ -4,7 +4,7 @@ import pytest
 from pipeline.cache import Cache
 from pipeline.errors import DataError
 from pipeline.samples import npz_samples
-from pipeline.training_data import TrainingData
+from pipeline.training.training_data import TrainingData
 
 
 def saved(tmp_path, **arrays):

@@ -15,10 +15,10 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+from pipeline.building.evidence import named_weights
 from pipeline.compression._channel_graph import read_channels
 from pipeline.compression._channels import Channels
 from pipeline.compression._slicing import with_channels_unread, without_channels
-from pipeline.evidence import named_weights
 from pipeline.flatbuffer import costs
 from pipeline.flatbuffer.graph import read_model
 

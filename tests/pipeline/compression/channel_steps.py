@@ -17,7 +17,7 @@ from pipeline.compression._channel_graph import read_channels
 from pipeline.compression._slicing import check_removal, without_channels
 from pipeline.compression.channel_pruning import Settings
 from pipeline.errors import StepError
-from pipeline.training_data import TrainingData
+from pipeline.training.training_data import TrainingData
 
 
 class Notes:

@@ -11,11 +11,11 @@ import tf_keras
 from tiny_models import CLASSES, network
 from training_child import Notes, digest, message_of, training_data
 
-from pipeline import soft_targets
+from pipeline.building.step_worker import _be_deterministic
 from pipeline.compression import distillation
 from pipeline.compression._narrowing import narrow, narrowed
-from pipeline.fine_tuning import FineTunedSettings, fine_tune
-from pipeline.step_worker import _be_deterministic
+from pipeline.training import soft_targets
+from pipeline.training.fine_tuning import FineTunedSettings, fine_tune
 
 layers = tf_keras.layers
 SHAPE = (12, 12, 1)

@@ -9,10 +9,10 @@ import tf_keras
 from tiny_models import network
 from training_child import Notes, digest, largest_difference, message_of, training_data
 
+from pipeline.building.step_worker import _be_deterministic
 from pipeline.compression import low_rank
 from pipeline.compression._factors import factors
 from pipeline.compression._layer_graph import layers_of
-from pipeline.step_worker import _be_deterministic
 
 layers = tf_keras.layers
 

@@ -20,12 +20,13 @@ import numpy as np
 import tf_keras
 import tiny_models
 
-from pipeline import compression, evidence, export, step_worker
+from pipeline import compression, export
+from pipeline.building import evidence, step_worker
 from pipeline.compression import quantization
 from pipeline.errors import StepError
 from pipeline.flatbuffer.graph import read_model
-from pipeline.model_files import load_keras
-from pipeline.training_data import TrainingData
+from pipeline.model_formats.model_files import load_keras
+from pipeline.training.training_data import TrainingData
 
 layers = tf_keras.layers
 

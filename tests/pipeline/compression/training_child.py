@@ -28,10 +28,10 @@ def run_child(script: Path, *arguments: str) -> dict[str, Any]:
 
 def builder_of(path: Path, cache: Path) -> Any:
     """Return what builds the variants of an experiment; it needs no device."""
-    from pipeline.artifacts import Builder
+    from pipeline.building.artifacts import Builder
+    from pipeline.building.intake import take_in
     from pipeline.cache import Cache
     from pipeline.config import load_experiment
-    from pipeline.intake import take_in
     from pipeline.samples import fetch_samples
 
     experiment = load_experiment(path)
@@ -59,7 +59,7 @@ def training_data(folder: Path, teacher: tuple[Path, str] | None = None, labels:
     """Return 256 tiny images as a step gets them."""
     from tiny_models import samples
 
-    from pipeline.training_data import Teacher, TrainingData
+    from pipeline.training.training_data import Teacher, TrainingData
 
     x, y = samples(256, 0)
     np.save(folder / "x.npy", x)

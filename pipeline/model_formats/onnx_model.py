@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DataError, ModelError
-from pipeline.model_files import first_line
-from pipeline.onnx_layers import CONVERTERS, channels_last
-from pipeline.training_data import TrainingData
+from pipeline.model_formats.model_files import first_line
+from pipeline.model_formats.onnx_layers import CONVERTERS, channels_last
+from pipeline.training.training_data import TrainingData
 
 COMPARED_SAMPLES = 32
 TOLERANCE = 1e-3

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from pipeline.errors import StepError
 from pipeline.export import Convertible
-from pipeline.model_files import load_keras
-from pipeline.training_data import TrainingData
+from pipeline.model_formats.model_files import load_keras
+from pipeline.training.training_data import TrainingData
 from pipeline.yaml_file import Section
 
 _LEAST_PROBABILITY = 1e-30

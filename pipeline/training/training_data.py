@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.model_files import Format
+from pipeline.model_formats.model_files import Format
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.building.intake import take_in
 from pipeline.cache import Cache
 from pipeline.config import load_experiment
 from pipeline.errors import ModelError
-from pipeline.intake import take_in
 
-REFERENCE = Path(__file__).parents[2] / "configs" / "experiments" / "fashion_mnist.yaml"
+REFERENCE = Path(__file__).parents[3] / "configs" / "experiments" / "fashion_mnist.yaml"
 
 
 def test_a_task_that_was_never_trained_says_what_trains_it(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 
 NEEDED = ("onnx", "onnx2keras", "onnxruntime")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-ROOT = Path(__file__).parents[2]
-MAKER = Path(__file__).parents[1] / "tiny_onnx.py"
+ROOT = Path(__file__).parents[3]
+MAKER = Path(__file__).parents[2] / "tiny_onnx.py"
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.onnx]
 needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} missing; run make onnx")

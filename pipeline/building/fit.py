@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from device_agent import metrics
 from pipeline import compression
-from pipeline.artifacts import SourceModel
+from pipeline.building.artifacts import SourceModel
 from pipeline.config import Experiment, Variant
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Samples

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import compression
+from pipeline.building.kept_files import keep
+from pipeline.building.step_process import Report, RunningSteps, StepProcess
 from pipeline.cache import Cache, key_of
 from pipeline.config import Experiment, Step, Variant
 from pipeline.errors import ModelError, StepError, UsageError
-from pipeline.kept_files import keep
-from pipeline.model_files import Format
+from pipeline.model_formats.model_files import Format
 from pipeline.results.record import Artifact, LeftLayer, StepEvidence, TensorInfo
 from pipeline.samples import Samples, file_sha256
-from pipeline.step_process import Report, RunningSteps, StepProcess
 
 TOOLCHAIN = ("tensorflow", "tf_keras", "keras", "tensorflow-model-optimization", "ai-edge-quantizer", "numpy")
 
@@ -266,11 +266,10 @@ def _check_runtime(variant: Variant, runtime: str) -> None:
 def toolchain() -> dict[str, str]:
     """Return the versions of everything that a flatbuffer's bytes depend on, our own code by its hash."""
     versions = {name: importlib.metadata.version(name) for name in TOOLCHAIN}
-    folder = Path(__file__).parent
-    ours = [*sorted((folder / "compression").glob("*.py")), *sorted((folder / "flatbuffer").glob("*.py"))]
-    names = ["evidence", "export", "fine_tuning", "keras_bridge", "model_files", "onnx_layers", "onnx_model"]
-    names += ["saved_layers", "soft_targets", "step_worker", "training_data"]
-    ours += [folder / f"{name}.py" for name in names]
+    folder = Path(__file__).parents[1]
+    rooms = ("compression", "flatbuffer", "model_formats", "training")
+    ours = [path for room in rooms for path in sorted((folder / room).glob("*.py"))]
+    ours += [folder / "export.py", folder / "building" / "evidence.py", folder / "building" / "step_worker.py"]
     return {**versions, "edgepress": key_of([file_sha256(path) for path in ours])[:16]}
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import saved_layers
 from pipeline.errors import ModelError
+from pipeline.model_formats import saved_layers
 
 Format = Literal["keras3", "keras2", "saved_model", "tflite", "onnx"]
 ALLOWED = "a Keras .keras or .h5 file, a SavedModel folder, an .onnx file, or a .tflite file"
@@ -89,7 +89,7 @@ def as_tf_keras(model: Any) -> Any:
     if isinstance(model, tf_keras.Model):
         return model
     if isinstance(model, keras.Model):
-        from pipeline.keras_bridge import to_tf_keras
+        from pipeline.model_formats.keras_bridge import to_tf_keras
 
         return to_tf_keras(model)
     converting = [name for name in compression.known() if not compression.rewrites(name)]

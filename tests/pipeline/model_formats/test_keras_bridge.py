@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.keras_bridge import to_tf_keras
+from pipeline.model_formats.keras_bridge import to_tf_keras
 
 pytestmark = pytest.mark.tensorflow
 layers = keras.layers

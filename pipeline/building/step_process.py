@@ -73,7 +73,7 @@ class RunningSteps:
 
 @dataclass(frozen=True)
 class StepProcess:
-    """What a step process needs: ``request`` as ``pipeline.step_worker`` reads it, and a time limit in seconds."""
+    """What a step process needs: ``request`` as ``step_worker`` reads it, and a time limit in seconds."""
 
     label: str
     request: dict[str, Any]
@@ -93,7 +93,7 @@ class StepProcess:
                 sys.executable,
                 "-P",
                 "-m",
-                "pipeline.step_worker",
+                "pipeline.building.step_worker",
                 str(folder / "request.json"),
                 str(os.getpid()),
             ]

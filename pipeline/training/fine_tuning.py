@@ -12,8 +12,8 @@ from pydantic import Field
 
 from pipeline.compression import Report, RewriteSettings
 from pipeline.errors import StepError
-from pipeline.soft_targets import Distillation, are_probabilities, soft_objective
-from pipeline.training_data import TrainingData
+from pipeline.training.soft_targets import Distillation, are_probabilities, soft_objective
+from pipeline.training.training_data import TrainingData
 
 _BATCH_NORM_MOMENTUM = 0.9
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from processes import processes_with, wait_for
 
+from pipeline.building.step_process import RunningSteps, StepProcess, Stopped
 from pipeline.errors import ModelError, StepError
-from pipeline.step_process import RunningSteps, StepProcess, Stopped
 
 pytestmark = pytest.mark.tensorflow
 

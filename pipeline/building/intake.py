@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import compression, memory
-from pipeline.artifacts import ModelFile, toolchain
+from pipeline import compression
+from pipeline.building import memory
+from pipeline.building.artifacts import ModelFile, toolchain
+from pipeline.building.kept_files import keep
+from pipeline.building.step_process import Report, RunningSteps, StepProcess
 from pipeline.cache import Cache, key_of
 from pipeline.config import Experiment
 from pipeline.errors import ModelError
-from pipeline.kept_files import keep
-from pipeline.model_files import detect_format
+from pipeline.model_formats.model_files import detect_format
 from pipeline.samples import Samples, store_array
-from pipeline.step_process import Report, RunningSteps, StepProcess
 
 ONNX_PACKAGES = ("onnx", "onnx2keras", "onnxruntime")
 

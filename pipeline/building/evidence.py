@@ -20,7 +20,7 @@ from pipeline.errors import ModelError, StepError
 from pipeline.flatbuffer import costs
 from pipeline.flatbuffer.graph import FlatTensor, read_model
 from pipeline.results.record import StepEvidence, TensorEvidence
-from pipeline.training_data import TrainingData
+from pipeline.training.training_data import TrainingData
 
 MOST_SAMPLES = 2000
 PREFLIGHT_SAMPLES = 32

@@ -1,4 +1,4 @@
-"""One TensorFlow step in a process of its own: ``python -m pipeline.step_worker REQUEST.json PARENT_PID``.
+"""One TensorFlow step in a process of its own: ``python -m pipeline.building.step_worker REQUEST.json PARENT_PID``.
 
 Progress and, at the end, the outcome go to the parent as one JSON object a line on what was standard output at the
 start; whatever TensorFlow prints goes to standard error, which the parent keeps as the step's log.
@@ -20,12 +20,14 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from pipeline import compression, evidence, export, onnx_model
+from pipeline import compression, export
+from pipeline.building import evidence
 from pipeline.errors import EdgepressError, ModelError, StepError
 from pipeline.flatbuffer.recipe import Recipe, RecipeStep, with_recipe
-from pipeline.model_files import as_tf_keras, load_keras
+from pipeline.model_formats import onnx_model
+from pipeline.model_formats.model_files import as_tf_keras, load_keras
 from pipeline.results.record import LeftLayer, StepEvidence, TensorInfo
-from pipeline.training_data import Teacher, TrainingData
+from pipeline.training.training_data import Teacher, TrainingData
 
 _PR_SET_PDEATHSIG = 1
 

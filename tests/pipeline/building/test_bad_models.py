@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import memory
+from pipeline.building import memory
 from pipeline.errors import ModelError
 
 pytestmark = pytest.mark.tensorflow
@@ -19,7 +19,7 @@ LAMBDA = "has a Lambda layer, whose code would be run to load it: double (Lambda
 
 @pytest.fixture(scope="module")
 def models(tiny_models) -> Path:
-    script = Path(__file__).parents[1] / "bad_models.py"
+    script = Path(__file__).parents[2] / "bad_models.py"
     made = subprocess.run([sys.executable, str(script), str(tiny_models)], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return tiny_models

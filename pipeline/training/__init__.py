@@ -1,0 +1,1 @@
+"""Training: the reference tasks, and the epochs that compression steps add."""
