@@ -16,26 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept_report import KeptReport
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 FOLDER = Path(sys.argv[1])
-
-
-class Report:
-    """Keeps what a technique tells."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.left: list[list[str]] = []
-
-    def __call__(self, fraction: float, text: str) -> None:
-        assert 0 <= fraction <= 1
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def leave(self, layer: str, reason: str) -> None:
-        self.left.append([layer, reason])
 
 
 def trained_for_int8() -> Any:
@@ -143,7 +127,7 @@ def answer(technique: str, settings: dict[str, Any], how: dict[str, Any]) -> dic
     from pipeline.compression._operators import layer_names, named_operators
     from pipeline.errors import EdgepressError
 
-    source, report = source_of(how), Report()
+    source, report = source_of(how), KeptReport()
     module = compression.technique(technique)
     validated = module.Settings.model_validate(settings)
     try:

@@ -108,7 +108,7 @@ def _surveyed(step: dict[str, Any], model: Any) -> dict[str, Any]:
 
 
 def _rewrite(request: dict[str, Any], channel: TextIO) -> None:
-    _be_deterministic(request["data"]["seed"])
+    be_deterministic(request["data"]["seed"])
     data, report = _data(request), StepReport(channel, share=0.95)
     model = as_tf_keras(_load(request))
     (step,) = request["steps"]
@@ -132,7 +132,7 @@ def _rewrite(request: dict[str, Any], channel: TextIO) -> None:
     _write(request, "evidence.json", asdict(report.complete(found)))
 
 
-def _be_deterministic(seed: int) -> None:
+def be_deterministic(seed: int) -> None:
     """Make training give the same weights in every process: the same inputs and versions, the same SHA-256."""
     import tensorflow as tf
     import tf_keras

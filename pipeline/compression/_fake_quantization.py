@@ -18,6 +18,7 @@ import numpy as np
 from pipeline.compression import _tfmot
 from pipeline.errors import StepError
 from pipeline.model_formats.model_files import first_line, quantize_scope
+from pipeline.training.fine_tuning import set_meanwhile
 from pipeline.training.training_data import TrainingData
 
 _DECAY = 0.999
@@ -217,14 +218,8 @@ def _still_batch_norm(model: Any) -> Iterator[None]:
     import tf_keras
 
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, tf_keras.layers.BatchNormalization)]
-    before = [layer.trainable for layer in norms]
-    for layer in norms:
-        layer.trainable = False
-    try:
+    with set_meanwhile(norms, "trainable", False):
         yield
-    finally:
-        for layer, trainable in zip(norms, before, strict=True):
-            layer.trainable = trainable
 
 
 def _own_classes(model: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pipeline.compression import RewriteSettings, not_chosen
 from pipeline.errors import StepError
 from pipeline.results.record import LeftLayer
+from pipeline.training.fine_tuning import set_meanwhile
 
 PRUNED = 0.1
 """The share of zeros from which a tensor counts as pruned: training alone leaves next to none."""
@@ -121,14 +122,9 @@ def spared(layers: Iterable[Any]) -> Iterator[Any]:
     Zeros of pruned tensors are set again after every batch; layers with clustered tensors are not trained.
     """
     layers = list(layers)
-    frozen = [layer for layer in layers if layer.trainable and any(is_clustered(k.numpy()) for k in kernels(layer))]
-    for layer in frozen:
-        layer.trainable = False
-    try:
+    clustered = [layer for layer in layers if any(is_clustered(kernel.numpy()) for kernel in kernels(layer))]
+    with set_meanwhile(clustered, "trainable", False):
         yield _zero_keeper([kernel for layer in layers for kernel in kernels(layer)])
-    finally:
-        for layer in frozen:
-            layer.trainable = True
 
 
 def _zero_keeper(tensors: list[Any]) -> Any:

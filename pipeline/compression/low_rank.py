@@ -61,7 +61,7 @@ def untreated(model: Any, settings: Settings) -> list[LeftLayer]:
     Raises:
         StepError: if the model has no graph of layers, no layer gets smaller, or ``size`` is out of reach.
     """
-    return _plan(model, settings)[1]
+    return plan(model, settings)[1]
 
 
 def rewrite(model: Any, settings: Settings, data: TrainingData, report: Report) -> Any:
@@ -70,7 +70,7 @@ def rewrite(model: Any, settings: Settings, data: TrainingData, report: Report) 
     Raises:
         StepError: as ``untreated``, or if it is to be fine-tuned and there are no labels.
     """
-    splits, _ = _plan(model, settings)
+    splits, _ = plan(model, settings)
     smaller = decomposed(model, splits)
     report.note(_summary(splits))
     if settings.epochs:
@@ -94,7 +94,8 @@ def decomposed(model: Any, splits: dict[str, Split]) -> Any:
     return smaller
 
 
-def _plan(model: Any, settings: Settings) -> tuple[dict[str, Split], list[LeftLayer]]:
+def plan(model: Any, settings: Settings) -> tuple[dict[str, Split], list[LeftLayer]]:
+    """Return the layers to split, by their paths, and those that stay as they are; raises as ``untreated``."""
     check_graph(model)
     chosen: dict[str, Factors] = {}
     left: list[LeftLayer] = []

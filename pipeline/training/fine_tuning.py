@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,14 +88,21 @@ def _quick_batch_norm(model: Any) -> Iterator[None]:
 
     norms = (layer for layer in model._flatten_layers() if isinstance(layer, tf_keras.layers.BatchNormalization))
     slow = [layer for layer in norms if layer.momentum > _BATCH_NORM_MOMENTUM]
-    before = [layer.momentum for layer in slow]
-    for layer in slow:
-        layer.momentum = _BATCH_NORM_MOMENTUM
+    with set_meanwhile(slow, "momentum", _BATCH_NORM_MOMENTUM):
+        yield
+
+
+@contextmanager
+def set_meanwhile(layers: Iterable[Any], attribute: str, value: object) -> Iterator[None]:
+    """Set ``attribute`` of all of ``layers`` to ``value``, and back afterwards to what each had."""
+    before = [(layer, getattr(layer, attribute)) for layer in layers]
     try:
+        for layer, _ in before:
+            setattr(layer, attribute, value)
         yield
     finally:
-        for layer, momentum in zip(slow, before, strict=True):
-            layer.momentum = momentum
+        for layer, had in before:
+            setattr(layer, attribute, had)
 
 
 def gives_probabilities(model: Any, data: TrainingData) -> bool:

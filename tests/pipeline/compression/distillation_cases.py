@@ -11,7 +11,7 @@ import tf_keras
 from tiny_models import CLASSES, network
 from training_child import Notes, digest, message_of, training_data
 
-from pipeline.building.step_worker import _be_deterministic
+from pipeline.building.step_worker import be_deterministic
 from pipeline.compression import distillation
 from pipeline.compression._narrowing import narrow, narrowed
 from pipeline.training import soft_targets
@@ -174,7 +174,7 @@ def trained(folder):
     tf_keras.utils.set_random_seed(2)
     decided(network(keras)).save(folder / "teacher.keras")
     network(keras).save(folder / "student.keras")
-    _be_deterministic(5)
+    be_deterministic(5)
     data, report = training_data(folder, (folder / "teacher.keras", "keras3")), Notes()
     settings = [
         distillation.Settings(width=0.5, epochs=1, batch_size=64),

@@ -9,7 +9,7 @@ import tf_keras
 from tiny_models import network
 from training_child import Notes, digest, largest_difference, message_of, training_data
 
-from pipeline.building.step_worker import _be_deterministic
+from pipeline.building.step_worker import be_deterministic
 from pipeline.compression import low_rank
 from pipeline.compression._factors import factors
 from pipeline.compression._layer_graph import layers_of
@@ -84,7 +84,7 @@ def kept_settings():
 
 
 def planned(model, **asked):
-    splits, left = low_rank._plan(model, low_rank.Settings(**asked))
+    splits, left = low_rank.plan(model, low_rank.Settings(**asked))
     full = sum(split.factors.full for split in splits.values())
     return {
         "ranks": {path: split.rank for path, split in splits.items()},
@@ -99,8 +99,8 @@ def planned(model, **asked):
 
 def twice(model):
     settings = low_rank.Settings(rank=4)
-    once = low_rank.decomposed(model, low_rank._plan(model, settings)[0])
-    again = low_rank.decomposed(once, low_rank._plan(once, low_rank.Settings(rank=1, include=["d*"]))[0])
+    once = low_rank.decomposed(model, low_rank.plan(model, settings)[0])
+    again = low_rank.decomposed(once, low_rank.plan(once, low_rank.Settings(rank=1, include=["d*"]))[0])
     return [layer.name for layer in again.layers]
 
 
@@ -124,7 +124,7 @@ def refused():
 
 
 def trained(folder):
-    _be_deterministic(5)
+    be_deterministic(5)
     data, report = training_data(folder), Notes()
     settings = low_rank.Settings(size=0.5, epochs=1, batch_size=32, convolution="spatial")
     model = low_rank.rewrite(network(tf_keras), settings, data, report)

@@ -19,6 +19,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 import tf_keras
 import tiny_models
+from kept_report import KeptReport
 
 from pipeline import compression, export
 from pipeline.building import evidence, step_worker
@@ -98,22 +99,8 @@ def depthwise():
     return tf_keras.Model(inputs, layers.Flatten()(layers.DepthwiseConv2D(3, name="depthwise")(inputs)))
 
 
-class Report:
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def __call__(self, fraction: float, text: str) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def leave(self, layer: str, reason: str) -> None:
-        pass
-
-
 def trained(build: Any, data: TrainingData) -> Any:
-    step_worker._be_deterministic(0)
+    step_worker.be_deterministic(0)
     model = build()
     logits = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=build is not tiny)
     model.compile(tf_keras.optimizers.Adam(0.01), logits)
@@ -130,7 +117,7 @@ def done(case: list[Any], data: TrainingData, folder: Path) -> dict[str, Any]:
     build, steps, more = case
     if isinstance(steps, str):
         return survey(build, steps)
-    model, report, left = trained(globals()[build], data), Report(), []
+    model, report, left = trained(globals()[build], data), KeptReport(), []
     states, digests = [], []
     try:
         for name, settings in steps:
@@ -185,7 +172,7 @@ def reloaded(model: Any, data: TrainingData, folder: Path) -> float:
 
 def flatbuffers(model: Any, data: TrainingData, folder: Path) -> dict[str, Any]:
     """Both conversions: the types that their operators take, and how near they are to the model."""
-    source, report = export.Convertible(model, data), Report()
+    source, report = export.Convertible(model, data), KeptReport()
     inputs = data.inputs(slice(0, 30))
     expected = source.outputs(inputs)
     integer = quantization.convert(source, quantization.Settings(mode="int8", calibration_samples=50), data, report)
@@ -204,7 +191,7 @@ def flatbuffers(model: Any, data: TrainingData, folder: Path) -> dict[str, Any]:
 
 def barely_calibrated(model: Any, data: TrainingData, folder: Path) -> str:
     settings = quantization.Settings(mode="int8", calibration_samples=1)
-    return export.sha256(quantization.convert(export.Convertible(model, data), settings, data, Report()))
+    return export.sha256(quantization.convert(export.Convertible(model, data), settings, data, KeptReport()))
 
 
 def again(model: Any, data: TrainingData, folder: Path) -> str:
@@ -229,7 +216,7 @@ def survey(build: str, name: str) -> dict[str, Any]:
 
 def refused(model: Any, data: TrainingData, folder: Path) -> str:
     try:
-        quantization.convert(export.Convertible(model, data), quantization.Settings(mode="float16"), data, Report())
+        quantization.convert(export.Convertible(model, data), quantization.Settings(mode="float16"), data, KeptReport())
     except StepError as error:
         return str(error)
     return ""
