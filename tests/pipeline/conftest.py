@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from agents import CALM_YAML
 from processes import processes_with
 
 QUICK = "{processes: 2, warmup_s: 0.05, timing_s: 0.05}"
@@ -68,6 +69,7 @@ def tiny_models(tmp_path_factory) -> Path:
 def shared_home(tmp_path_factory):
     """One cache for all, so that what one test built the next ones need not."""
     home = tmp_path_factory.mktemp("home")
+    set_up(home)
     yield home
     stop_agents(home)
 
@@ -80,9 +82,15 @@ def bench(tiny_models, shared_home, tmp_path) -> Bench:
 @pytest.fixture
 def fresh_bench(tiny_models, tmp_path):
     (tmp_path / "work").mkdir()
-    (tmp_path / "home").mkdir()
+    set_up(tmp_path / "home")
     yield Bench(tiny_models, tmp_path / "home", tmp_path / "work")
     stop_agents(tmp_path / "home")
+
+
+def set_up(home: Path) -> None:
+    devices = home / ".config" / "edgepress" / "devices"
+    devices.mkdir(parents=True)
+    (devices / "local.yaml").write_text(f"transport: local\n{CALM_YAML}")
 
 
 def stop_agents(home: Path) -> None:
