@@ -1,4 +1,4 @@
-"""``edgepress-agent``: serve, attach and status."""
+"""``edgepress-agent``: serve, attach, status and sftp."""
 
 from __future__ import annotations
 
@@ -31,16 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.command == "sftp":
+        from device_agent import sftp
+
+        sftp.become_server()
     home = options.home.expanduser().absolute()
     if options.command == "serve":
         from device_agent import daemon
 
-        daemon.run(home, _settings(options), options.ready_fd)
+        daemon.run(home, _settings(options), options.ready_fd, options.stand_by)
         return 0
     if options.command == "attach":
         from device_agent import attach
 
-        return attach.relay(home, _settings(options))
+        return attach.relay(home, _settings(options), start=not options.no_start)
     from device_agent import status
 
     return status.show(home)
@@ -57,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run the agent in the foreground")
     attach = commands.add_parser("attach", help="relay stdin and stdout to the agent; start it when none runs")
     status = commands.add_parser("status", help="say what the agent is doing; exit code 1 when none runs")
+    commands.add_parser("sftp", help="be an SFTP server on stdin and stdout, for a host that came in as another user")
     for command in (serve, attach, status):
         command.add_argument("--home", type=Path, default=default_home(), help="the agent's folder (%(default)s)")
     for command in (serve, attach):
@@ -73,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--root", type=Path, default=Path("/"), help="the folder below which proc and sys are read (%(default)s)"
         )
+    serve.add_argument("--stand-by", action="store_true", help="wait while another agent serves that folder")
+    attach.add_argument("--no-start", action="store_true", help="start no agent: something else does that")
     serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     return parser
 

@@ -57,30 +57,36 @@ def connect_or_start(home: Path, settings: Settings) -> socket.socket:
     return connected
 
 
-def run(home: Path, settings: Settings, ready_fd: int | None) -> None:
+def run(home: Path, settings: Settings, ready_fd: int | None, stand_by: bool = False) -> None:
     """Serve ``home`` until SIGTERM or SIGINT; ``ready_fd`` is closed once the socket listens.
 
     Raises:
-        AgentError: if another daemon serves it.
+        AgentError: if another daemon serves it, unless told to ``stand_by`` until that has ended.
     """
     os.umask(0o077)
     prepare_home(home)
-    with _the_only_daemon(home), _listening(socket_path(home)) as listener, _told_to_end() as ending:
+    with _the_only_daemon(home, stand_by), _listening(socket_path(home)) as listener, _told_to_end() as ending:
         if ready_fd is not None:
             os.close(ready_fd)
+        _tell_systemd()
         log.note(f"serving {home} at {socket_path(home)}")
         server.serve(home, listener, ending, settings)
 
 
 @contextmanager
-def _the_only_daemon(home: Path) -> Iterator[None]:
+def _the_only_daemon(home: Path, stand_by: bool) -> Iterator[None]:
     # A lock of the kernel: unlike a file with a process id, it ends with the daemon however that ends.
     with (home / "agent.lock").open("a+b", buffering=0) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise AgentError(f"another agent (process {_process_id(lock)}) serves {home} already") from None
+            other = f"another agent (process {_process_id(lock)}) serves {home} already"
+            if not stand_by:
+                raise AgentError(other) from None
+            log.note(f"{other}; standing by")
+            _tell_systemd()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         # On a full disk the daemon is needed all the same: it is the one that can make room there.
         with suppress(OSError):
             lock.truncate(0)
@@ -142,6 +148,14 @@ def _start_detached(home: Path, settings: Settings) -> None:
     with os.fdopen(ready, "rb") as stream:
         # Ends when the daemon closes its side, which it does once it listens, or by ending.
         stream.read()
+
+
+def _tell_systemd() -> None:
+    """Say to systemd, if it started us, that we are ready: sd_notify(3)."""
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if name:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, suppress(OSError):
+            notified.sendto(b"READY=1", "\0" + name[1:] if name.startswith("@") else name)
 
 
 def _last_line(path: Path) -> str:
