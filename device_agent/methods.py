@@ -25,6 +25,7 @@ from device_agent.protocol import (
     shown,
     to_json,
 )
+from device_agent.sensors import read_device_state
 
 # Each missing one takes about 200 bytes of the answer.
 _MOST_HASHES = 5000
@@ -49,7 +50,7 @@ class Peer(Protocol):
 
 @dataclass(frozen=True)
 class NoParams:
-    """Of ``status``."""
+    """Of ``status`` and ``device.state``."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,15 @@ class JobFollow(JobNamed):
 class Methods:
     """``protocol``'s methods, by name."""
 
-    def __init__(self, home: Path, blobs: BlobStore, queue: JobQueue, leases: Leases) -> None:
+    def __init__(self, home: Path, blobs: BlobStore, queue: JobQueue, leases: Leases, root: Path) -> None:
         self._home = home
         self._blobs = blobs
         self._queue = queue
         self._leases = leases
+        self._root = root
         self._by_name: dict[str, tuple[type, Callable[[Any, Peer], Message]]] = {
             "status": (NoParams, self._status),
+            "device.state": (NoParams, lambda params, peer: to_json(read_device_state(self._root))),
             "lease.acquire": (LeaseAcquire, self._lease_acquire),
             "lease.renew": (LeaseNamed, self._lease_renew),
             "lease.release": (LeaseNamed, self._lease_release),

@@ -15,6 +15,7 @@ from device_agent.blobs import BlobStore
 from device_agent.errors import ConnectionLost, Refusal
 from device_agent.home import free_bytes
 from device_agent.jobs import JobQueue
+from device_agent.layout import running_release
 from device_agent.lease import Leases
 from device_agent.methods import Message, Methods
 from device_agent.probe import Probes
@@ -146,7 +147,15 @@ def _error(request_id: object, code: int, message: str) -> bytes:
 
 def read_hello(home: Path, probes: Probes, root: Path) -> Hello:
     """Return the agent's first words; the first time this starts each runtime once."""
-    return Hello(PROTOCOL_VERSION, __version__, str(home), free_bytes(home), read_device(root), probes.all())
+    return Hello(
+        protocol=PROTOCOL_VERSION,
+        agent_version=__version__,
+        home=str(home),
+        free_bytes=free_bytes(home),
+        device=read_device(root),
+        runtimes=probes.all(),
+        release=running_release(),
+    )
 
 
 def serve(home: Path, listener: socket.socket, ending: int, settings: Settings) -> None:
@@ -155,7 +164,7 @@ def serve(home: Path, listener: socket.socket, ending: int, settings: Settings) 
     queue = JobQueue(home, blobs, probes, leases, settings.root)
     queue.load()
     threading.Thread(target=queue.run_forever, name="runner", daemon=True).start()
-    methods = Methods(home, blobs, queue, leases)
+    methods = Methods(home, blobs, queue, leases, settings.root)
     while ending not in select.select([listener.fileno(), ending], [], [])[0]:
         connected = _accept(listener)
         if connected:

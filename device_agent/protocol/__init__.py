@@ -7,6 +7,7 @@ places that ``part_path`` and ``job_file_path`` name.
 Methods (params → result):
 
 * ``status`` {} → ``{"home", "free_bytes", "lease": Lease or null, "jobs": [{"job_id", "name", "state", "holder"}]}``
+* ``device.state`` {} → ``DeviceState``; it looks on for a second
 * ``lease.acquire`` {"holder", "ttl_s", "wait", "token"} → ``{"token"}``; refused with LEASED while another holds the
   device, unless ``wait``: then the answer comes when it is free. A host that gives a token of its own may ask again
   when the answer was lost
@@ -35,7 +36,7 @@ from device_agent.protocol.checks import (
     check_sha256,
     shown,
 )
-from device_agent.protocol.device import BoardState, DeviceInfo, Hello, Lease, Reading, RuntimeInfo
+from device_agent.protocol.device import BoardState, DeviceInfo, DeviceState, Hello, Lease, Reading, RuntimeInfo
 from device_agent.protocol.framing import MAX_MESSAGE_BYTES, decode, encode, from_json, to_json
 from device_agent.protocol.paths import blob_path, job_file_path, part_path
 from device_agent.protocol.results import (
@@ -100,6 +101,7 @@ __all__ = [
     "DataSpec",
     "Delegation",
     "DeviceInfo",
+    "DeviceState",
     "Failure",
     "Hello",
     "JobEvent",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from device_agent.protocol.checks import check_range
+
 
 @dataclass(frozen=True)
 class DeviceInfo:
@@ -50,6 +52,27 @@ class BoardState:
 
 
 @dataclass(frozen=True)
+class DeviceState:
+    """The board as it is just now: its state, and how many cores others than the agent keep busy.
+
+    ``swap_bytes`` is the room in swap space, used or not; ``utc_s`` the board's own clock in seconds since 1970.
+    """
+
+    state: BoardState
+    utc_s: float
+    other_cpus: Optional[float] = None
+    swap_bytes: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        check_range("utc_s", self.utc_s, 0, 1 << 40)
+        check_range("other_cpus", self.other_cpus or 0, 0, 1 << 20)
+        for value in (self.swap_bytes, self.state.swap_used_bytes):
+            check_range("swap", value or 0, 0, 1 << 60)
+        for zone in self.state.temperatures_c:
+            check_range("temperature", zone.value, -300, 1000)
+
+
+@dataclass(frozen=True)
 class Lease:
     """Who has the device: ``expires_in_s`` is None while a job of the holder's keeps it."""
 
@@ -69,7 +92,7 @@ class RuntimeInfo:
 
 @dataclass(frozen=True)
 class Hello:
-    """The agent's first words."""
+    """The agent's first words; ``release`` is the id of the one that it runs from, None when it was not provisioned."""
 
     protocol: int
     agent_version: str
@@ -77,3 +100,4 @@ class Hello:
     free_bytes: int
     device: DeviceInfo
     runtimes: tuple[RuntimeInfo, ...]
+    release: Optional[str] = None

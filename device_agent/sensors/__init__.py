@@ -10,7 +10,7 @@ from device_agent.sensors.conditions import conditions_between
 from device_agent.sensors.device import read_device
 from device_agent.sensors.moment import Moment, read_moment
 from device_agent.sensors.rails import read_rails, total_w
-from device_agent.sensors.state import read_state
+from device_agent.sensors.state import read_device_state, read_state
 from device_agent.sensors.temperatures import hottest_c, read_temperatures
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "conditions_between",
     "hottest_c",
     "read_device",
+    "read_device_state",
     "read_moment",
     "read_rails",
     "read_state",

@@ -1,17 +1,22 @@
-"""The board at one moment, in full: for the beginning and the end of a job."""
+"""The board at one moment, in full: for the beginning and the end of a job, and for who asks how the board is."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from device_agent import log
-from device_agent.protocol import BoardState
+from device_agent.protocol import BoardState, ConditionSpec, DeviceState
 from device_agent.sensors.clocks import max_clock_mhz, read_clocks, read_governors
+from device_agent.sensors.conditions import conditions_between
 from device_agent.sensors.files import as_decimal, read_kib, read_text
+from device_agent.sensors.moment import read_moment
 from device_agent.sensors.power_mode import read_power_mode
 from device_agent.sensors.rails import read_rails
 from device_agent.sensors.temperatures import read_temperatures
 from device_agent.sensors.throttling import read_throttle_bits, throttled_now, throttled_since_boot
+
+_LOOK_S = 1.0
 
 
 def read_state(root: Path = Path("/")) -> BoardState:
@@ -30,6 +35,14 @@ def read_state(root: Path = Path("/")) -> BoardState:
         load_1min=as_decimal((read_text(root / "proc/loadavg") or "").partition(" ")[0]),
         swap_used_bytes=_swap_used_bytes(root),
     )
+
+
+def read_device_state(root: Path = Path("/")) -> DeviceState:
+    """Return the state of the board and what else it is busy with, over a second of doing nothing."""
+    before = read_moment(root)
+    time.sleep(_LOOK_S)
+    others = conditions_between(before, read_moment(root), ConditionSpec()).other_cpus
+    return DeviceState(read_state(root), time.time(), others, read_kib(root / "proc/meminfo", "SwapTotal"))
 
 
 def _swap_used_bytes(root: Path) -> int | None:

@@ -1,0 +1,52 @@
+"""Where a provisioned agent lies on a board, as the installer makes it and a running agent finds itself in it.
+
+::
+
+    <root>/current                    a link to releases/<id>: what runs
+    <root>/previous                   a link to the release before it, if there was one
+    <root>/releases/<id>/             whole: it got its name once all of it was on the disk
+        release.json                  what is in it
+        bin/edgepress-agent           starts the agent that lies beside it
+        agent/device_agent/           the agent
+        runtimes/<name>               a link to an environment
+    <root>/environments/<id>-<python>/   of a runtime: pyvenv.cfg, bin/python, lib/python<X.Y>/site-packages
+    <root>/service.json               how the agent is started, and what was changed for that
+    <root>/install.lock               held while something is installed or removed
+
+``<id>`` is the first 16 digits of the SHA-256 of the tar that it came as.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from device_agent.protocol import ProtocolError, shown
+
+USER_ROOT = ".local/share/edgepress"
+SYSTEM_ROOT = "/opt/edgepress"
+SYSTEM_HOME = "/var/lib/edgepress"
+SYSTEM_USER = "edgepress"
+AGENT = "bin/edgepress-agent"
+MANIFEST = "release.json"
+
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+def check_id(what: str, value: object) -> str:
+    """Return ``value`` when it is the id of a release or an environment: 16 lower-case hexadecimal digits.
+
+    Raises:
+        ProtocolError: otherwise.
+    """
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise ProtocolError(f"{what} is {shown(value)}; expected 16 lower-case hexadecimal digits")
+    return value
+
+
+def running_release() -> str | None:
+    """Return the id of the release that this very agent runs from; None when it was installed in another way."""
+    # <root>/releases/<id>/agent/device_agent/layout.py
+    folder = Path(__file__).resolve().parents[2]
+    is_release = _ID.fullmatch(folder.name) and (folder / MANIFEST).is_file()
+    return folder.name if is_release else None
