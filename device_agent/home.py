@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from device_agent.errors import AgentError, Refusal
@@ -58,12 +59,22 @@ def socket_path(home: Path) -> Path:
     path = home / "agent.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
         return path
-    folder = Path(f"/tmp/edgepress-{os.getuid()}")  # noqa: S108 - checked to be ours below
+    folder = _socket_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise AgentError(f"{folder} is not a folder of ours alone; remove it, or choose a shorter --home than {home}")
     return folder / f"{sha256_of_bytes(os.fsencode(home))[:16]}.sock"
+
+
+def remove_socket_folder() -> None:
+    """Remove the folder in ``/tmp`` for sockets of homes with long paths, when it is there and empty."""
+    with suppress(OSError):
+        _socket_folder().rmdir()
+
+
+def _socket_folder() -> Path:
+    return Path(f"/tmp/edgepress-{os.getuid()}")  # noqa: S108 - whoever uses it checks that it is ours
 
 
 def free_bytes(home: Path) -> int:

@@ -1,0 +1,86 @@
+"""How a provisioned agent is started: by a unit of the user's systemd, by one of the system's, or by ``attach``.
+
+What was changed on the board for that is written down before it is changed, so that ``remove`` undoes all of it and
+nothing else, also after a cut in between.
+"""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from device_agent.home import write_file
+from device_agent.protocol import from_json, to_json
+
+UNIT = "edgepress-agent.service"
+_CHANGES = "service.json"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was changed on the board; ``note`` is for the person who provisions."""
+
+    unit: bool = False
+    lingering: bool = False
+    user: bool = False
+    sudo_rule: bool = False
+    note: str = ""
+
+
+class Service(Protocol):
+    """One way to start the agent."""
+
+    def put(self, changes: Changes) -> Changes:
+        """Make the board start the agent by itself, as far as it lets us; return what is changed by now."""
+        ...
+
+    def restart(self, changes: Changes) -> None:
+        """End the agent that runs, and start the current release where something other than ``attach`` does that."""
+
+    def remove(self, changes: Changes) -> list[str]:
+        """End the agent, undo ``changes``, and return what was removed."""
+        ...
+
+
+def read_changes(root: Path) -> Changes:
+    """Return what was changed on the board for the installation in ``root``."""
+    path = root / _CHANGES
+    return from_json(Changes, json.loads(path.read_bytes())) if path.is_file() else Changes()
+
+
+def is_installed(root: Path) -> bool:
+    """Say whether anything was installed in ``root``, be it only in part, or has not been removed in full."""
+    return (root / _CHANGES).is_file() or (root / "releases").is_dir()
+
+
+def forget_changes(root: Path) -> None:
+    """Forget what was changed on the board, once all of it is undone."""
+    (root / _CHANGES).unlink(missing_ok=True)
+
+
+def note_changes(root: Path, changes: Changes) -> Changes:
+    """Write down what is about to be changed, and return it."""
+    write_file(root / _CHANGES, json.dumps(to_json(changes)).encode())
+    return changes
+
+
+def unit_text(name: str) -> str:
+    """Return one of the unit files that come with the agent."""
+    content = pkgutil.get_data("device_agent", f"units/{name}")
+    assert content is not None
+    return content.decode()
+
+
+def remove_empty(folder: Path, stop: Path) -> None:
+    """Remove ``folder`` and what is above it, below ``stop``, as far as they are empty."""
+    while stop in folder.parents:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        folder = folder.parent
