@@ -15,7 +15,8 @@ PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
 export PYTHONUNBUFFERED = 1
 
 .SECONDARY:
-.PHONY: run test test-techniques test-layer-types layer-types check setup onnx environments benchmarks lock clean
+.PHONY: run test test-techniques test-layer-types layer-types check setup onnx environments benchmarks lock lock-boards \
+	clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -97,6 +98,10 @@ lock:
 	    ../$(ENVIRONMENTS)/lock/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-strip-extras \
 	        --python-version 3.11 --custom-compile-command "make lock" $$name.in -o $$name.txt || exit 1; \
 	done
+
+# The wheels for boards, one file for each runtime, Python and architecture. Run this after editing requirements/board.
+lock-boards: setup
+	$(HOST)/bin/python requirements/lock_boards.py
 
 clean:
 	rm -rf $(ENVIRONMENTS) build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
