@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 from device_agent.protocol import (
     NOT_LEASED,
     UNKNOWN_JOB,
+    DeviceState,
     Hello,
     JobResult,
     JobSpec,
@@ -99,18 +100,29 @@ class AgentClient:
         """Return the agent's free space, lease and jobs."""
         return self._call(AgentStatus, "status", {})
 
-    def acquire(self, holder: str, on_wait: Callable[[Lease | None], None] | None = None) -> None:
+    def device_state(self) -> DeviceState:
+        """Return the board as it is just now; it takes a second.
+
+        Raises:
+            AgentError: METHOD_NOT_FOUND if the agent is older than the question.
+        """
+        return self._call(DeviceState, "device.state", {})
+
+    def acquire(
+        self, holder: str, on_wait: Callable[[Lease | None], None] | None = None, ttl_s: float | None = None
+    ) -> None:
         """Lease the device, so that nobody else measures there; files that are pushed keep the lease alive.
 
         Args:
             holder: who asks, as others are told.
             on_wait: called with who has the device before it is waited for; None: do not wait.
+            ttl_s: after how long without a word from us it falls free; None: a minute.
 
         Raises:
             DeviceLeased: if another has the device and it is not waited for.
         """
         # Our own token: if the answer is lost with the connection, asking again does not find the device leased to us.
-        params = {"holder": holder, "ttl_s": LEASE_TTL_S, "token": secrets.token_hex(16)}
+        params = {"holder": holder, "ttl_s": ttl_s or LEASE_TTL_S, "token": secrets.token_hex(16)}
         try:
             self._token = self._call(GrantedLease, "lease.acquire", params).token
         except DeviceLeased:
@@ -142,7 +154,7 @@ class AgentClient:
         """
         uploads = self._plan({blob.sha256: blob for blob in blobs})
         self._check_room(uploads)
-        meter = Meter(sum(upload.bytes_to_send for upload in uploads), often(progress, LEASE_TTL_S / 3, self._renew))
+        meter = Meter(sum(upload.bytes_to_send for upload in uploads), often(progress, LEASE_TTL_S / 3, self.renew))
         meter.advance(0)
         for upload in uploads:
             self._send(upload, meter)
@@ -190,7 +202,7 @@ class AgentClient:
         """
         wanted = [file for file in result.files if not is_here(checked_file(file, self._device), folder)]
         # So that nobody else begins to measure while the files are read; a lease that fell free loses nothing here.
-        kept = often(progress, LEASE_TTL_S / 3, lambda: _unless_lost(self._renew))
+        kept = often(progress, LEASE_TTL_S / 3, lambda: _unless_lost(self.renew))
         meter = Meter(sum(file.size_bytes for file in wanted), kept)
         meter.advance(0)
         for file in wanted:
@@ -243,7 +255,12 @@ class AgentClient:
         params = {"sha256": blob.sha256, "size_bytes": upload.size_bytes, "token": self._token}
         self._call(Done, "blob.commit", params, HASHING_TIMEOUT_S)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Say that we are still there, if the device is leased to us.
+
+        Raises:
+            AgentError: NOT_LEASED if the lease was lost meanwhile.
+        """
         if self._token:
             self._call(Done, "lease.renew", {"token": self._token})
 

@@ -9,10 +9,13 @@ EdgepressError                    exit code 1
 ├── StorageError                  this machine's disk is full or refuses to be written
 └── DeviceError                   anything between here and the board
     ├── DeviceUnreachable         down, cut off, or no agent behind the connection
+    │   └── AgentMissing          it is up, but its agent is not there or does not run
     ├── HostKeyRefused            unknown or changed host key
     ├── AuthenticationRefused     the board does not accept the keys offered
     ├── ProtocolMismatch          the agent speaks another version
     ├── DeviceFull                no room on the board
+    ├── ProvisioningFailed        the agent could not be installed or removed; what ran there before runs on
+    │   └── NoRuntimeFits         no runtime can run on this board
     └── AgentError                the agent answered with an error
         └── DeviceLeased          another has the device
 
@@ -81,6 +84,14 @@ class DeviceUnreachable(DeviceError):
     """The device is down, cut off, or has no agent behind the connection."""
 
 
+class AgentMissing(DeviceUnreachable):
+    """The device is up, but its agent is not there; or it ``is_installed`` and does not run."""
+
+    def __init__(self, message: str, is_installed: bool = False) -> None:
+        super().__init__(message)
+        self.is_installed = is_installed
+
+
 class HostKeyRefused(DeviceError):
     """The host key is unknown or has changed."""
 
@@ -95,6 +106,14 @@ class ProtocolMismatch(DeviceError):
 
 class DeviceFull(DeviceError):
     """There is no room on the device."""
+
+
+class ProvisioningFailed(DeviceError):
+    """The agent could not be installed or removed; what ran there before runs on."""
+
+
+class NoRuntimeFits(ProvisioningFailed):
+    """No runtime can run on this board; the message has the reason for each."""
 
 
 class AgentError(DeviceError):

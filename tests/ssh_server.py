@@ -31,14 +31,20 @@ def fingerprint(key: Path) -> str:
 
 
 class SshServer:
-    """A running sshd that lets the present user in with ``user_key``; one more process at each ``start``."""
+    """A running sshd that lets the present user in with ``user_key``; one more process at each ``start``.
+
+    ``environment`` is what its sessions have, in place of what sshd would give them.
+    """
 
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path, host_keys: list[Path], user_key: Path, log: list[str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, host_keys: list[Path], user_key: Path, log: list[str] | None = None, **environment: str
+    ) -> None:
         self.folder = folder
         self.host_keys = host_keys
         self.user_key = user_key
+        self.environment = environment
         self.user = getpass.getuser()
         self.port = _free_port()
         self.log: list[str] = [] if log is None else log
@@ -122,6 +128,8 @@ class SshServer:
         }
         lines = [f"{key} {value}\n" for key, value in settings.items()]
         lines += [f"HostKey {key}\n" for key in self.host_keys]
+        if self.environment:
+            lines.append(f"SetEnv {' '.join(f'{name}={value}' for name, value in self.environment.items())}\n")
         config = self.folder / "sshd_config"
         config.write_text("".join(lines))
         return config

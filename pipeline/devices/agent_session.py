@@ -19,6 +19,7 @@ from device_agent.protocol import (
     from_json,
 )
 from pipeline.devices.agent_stream import printable
+from pipeline.devices.inventory import LOCAL
 from pipeline.devices.transport import AgentStream
 from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceLeased, ProtocolMismatch
 
@@ -30,15 +31,17 @@ OnEvent = Callable[[JobEvent], None]
 T = TypeVar("T")
 
 
-def open_session(stream: AgentStream, device: str) -> AgentSession:
+def open_session(stream: AgentStream, device: str, timeout_s: float = HELLO_TIMEOUT_S) -> AgentSession:
     """Read the agent's hello from a fresh ``stream`` and return the conversation that follows; closes it on failure.
+
+    The hello may take ``timeout_s``: the first one asks each runtime whether it works.
 
     Raises:
         ProtocolMismatch: if the agent speaks another version.
         DeviceError: if what comes is no hello, or nothing comes.
     """
     try:
-        return AgentSession(stream, device, _read_hello(stream, device))
+        return AgentSession(stream, device, _read_hello(stream, device, timeout_s))
     except BaseException:
         stream.close()
         raise
@@ -110,15 +113,21 @@ class AgentSession:
         raise (DeviceLeased if error["code"] == LEASED else AgentError)(text, error["code"])
 
 
-def _read_hello(stream: AgentStream, device: str) -> Hello:
-    params = _hello_params(stream.read_line(HELLO_TIMEOUT_S), device)
+def _read_hello(stream: AgentStream, device: str, timeout_s: float) -> Hello:
+    params = _hello_params(stream.read_line(timeout_s), device)
     version = params.get("protocol")
     if version != PROTOCOL_VERSION:
         raise ProtocolMismatch(
             f"agent on {device} speaks protocol {printable(json.dumps(version), 20)}, this host needs "
-            f"{PROTOCOL_VERSION}; install this edgepress's agent there (docs/devices.md) and end the old one"
+            f"{PROTOCOL_VERSION}; {_what_mends(device)}"
         )
     return _checked(_parse(Hello, params, device), device)
+
+
+def _what_mends(device: str) -> str:
+    if device == LOCAL.name:
+        return "end that agent: the next run starts this checkout's"
+    return f'run "edgepress device provision {device}"'
 
 
 def _checked(hello: Hello, device: str) -> Hello:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from device_agent.attach import NOT_RUNNING
 from device_agent.protocol import MAX_MESSAGE_BYTES
-from pipeline.errors import DeviceError, DeviceUnreachable
+from pipeline.errors import AgentMissing, DeviceError, DeviceUnreachable
 
 KEPT_STDERR_BYTES = 4096
+INSTALL = 'install edgepress-agent there, or give its path as "agent" in the device\'s file'
 
 
 class LineBuffer:
@@ -42,7 +44,9 @@ def printable(text: str, limit: int = 500) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-def stream_ended(title: str, spoke: bool, exit_status: int | None, stderr: bytes) -> DeviceUnreachable:
+def stream_ended(
+    title: str, spoke: bool, exit_status: int | None, stderr: bytes, remedy: str = INSTALL
+) -> DeviceUnreachable:
     """Return the error that says why a stream to the agent ended.
 
     Args:
@@ -50,6 +54,7 @@ def stream_ended(title: str, spoke: bool, exit_status: int | None, stderr: bytes
         spoke: whether the agent had said anything.
         exit_status: of ``edgepress-agent attach``; None when the connection broke before it was known.
         stderr: the last that it wrote there.
+        remedy: what to do when there is no agent.
     """
     said = printable(stderr.decode("utf-8", "replace"))
     if exit_status is None:
@@ -57,5 +62,6 @@ def stream_ended(title: str, spoke: bool, exit_status: int | None, stderr: bytes
     ending = f"{said} (exit status {exit_status})" if said else f"it ended with exit status {exit_status}"
     if spoke:
         return DeviceUnreachable(f"the agent on {title} has gone: {ending}")
-    remedy = 'install edgepress-agent there, or give its path as "agent" in the device\'s file'
-    return DeviceUnreachable(f"no agent on {title}: {ending}; {remedy}")
+    if exit_status == NOT_RUNNING:
+        return AgentMissing(f"no agent runs on {title}: {ending}", is_installed=True)
+    return AgentMissing(f"no agent on {title}: {ending}; {remedy}")

@@ -44,6 +44,7 @@ class Device:
     home: str | None = None
     tags: tuple[str, ...] = ()
     connect_timeout_s: float | None = None
+    as_user: str | None = None
     conditions: ConditionSpec = field(default_factory=ConditionSpec)
     file: Path | None = field(default=None, compare=False)
 
@@ -94,6 +95,9 @@ class DeviceSection(Section):
         DEFAULT_AGENT
     )
     home: Annotated[str, _matching(_HOME, "an absolute path on the device")] | None = None
+    as_user: Annotated[str, _matching(_USER, "a user's name")] | None = Field(
+        None, description="the user whom the agent runs as, by sudo, where that is not the one who logs in"
+    )
     tags: list[Annotated[str, _matching(_NAME, "lower-case letters, digits, _ and -")]] = []  # noqa: RUF012  pydantic copies
     connect_timeout_s: float | None = Field(None, ge=0.1, le=600)
     conditions: ConditionsSection = ConditionsSection()

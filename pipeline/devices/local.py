@@ -25,11 +25,11 @@ WRITE_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 
 
-def local_transport(device: Device) -> LocalTransport:
+def local_transport(device: Device, start: bool = True) -> LocalTransport:
     """Return the transport for ``device``: its own agent and home, or the ones that edgepress installs."""
     home = device.home or str(platformdirs.user_data_path("edgepress") / "agent")
     agent = (str(Path(device.agent).expanduser()),) if device.agent != DEFAULT_AGENT else default_agent()
-    return LocalTransport(device.name, (*agent, "attach", "--home", home))
+    return LocalTransport(device.name, (*agent, "attach", "--home", home, *(() if start else ("--no-start",))))
 
 
 def default_agent() -> tuple[str, ...]:

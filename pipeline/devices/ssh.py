@@ -1,11 +1,11 @@
-"""The transport to a board over SSH: the agent on an exec channel, files by SFTP, both on one connection."""
+"""The transport to a board over SSH: the agent and other commands on exec channels, files by SFTP, one connection."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import paramiko
@@ -13,6 +13,7 @@ import paramiko
 from pipeline.devices.agent_stream import KEPT_STDERR_BYTES, LineBuffer, stream_ended
 from pipeline.devices.inventory import Device
 from pipeline.devices.sftp import download, upload
+from pipeline.devices.ssh_command import Ended, read_to_end
 from pipeline.devices.ssh_config import SshTarget, ssh_target
 from pipeline.devices.ssh_connection import connect
 from pipeline.devices.transport import Progress
@@ -22,24 +23,42 @@ CHANNEL_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 15.0
 
 
-def ssh_transport(device: Device) -> SshTransport:
-    """Return the transport for ``device``, with ``~/.ssh/config`` applied."""
-    return SshTransport(ssh_target(device), attach_command(device))
+def ssh_transport(device: Device, start: bool = True) -> SshTransport:
+    """Return the transport for ``device``, with ``~/.ssh/config`` applied; unless ``start``, it starts no agent."""
+    return SshTransport(ssh_target(device), attach_command(device, start), sftp_command(device))
 
 
-def attach_command(device: Device) -> tuple[str, ...]:
+def attach_command(device: Device, start: bool = True) -> tuple[str, ...]:
     """Return the command that reaches the agent at the far end, word by word."""
+    home = ("--home", device.home) if device.home else ()
+    # What belongs to another user is started by the system, not by us.
+    no_start = ("--no-start",) if device.as_user or not start else ()
+    return (*_agent_words(device), "attach", *home, *no_start)
+
+
+def sftp_command(device: Device) -> tuple[str, ...]:
+    """Return the command that is an SFTP server with the rights of the agent; nothing where those are our own."""
+    return (*_agent_words(device), "sftp") if device.as_user else ()
+
+
+def become(user: str, login: str) -> tuple[str, ...]:
+    """Return the words before a command that is to run as ``user``, for one who is logged in as ``login``."""
+    return ("runuser", "-u", user, "--") if login == "root" else ("sudo", "-n", "-u", user, "--")
+
+
+def _agent_words(device: Device) -> tuple[str, ...]:
     # The login shell starts in the user's home; a quoted "~" would not be expanded.
     agent = f"./{device.agent[2:]}" if device.agent.startswith("~/") else device.agent
-    return (agent, "attach", *(("--home", device.home) if device.home else ()))
+    return (*(become(device.as_user, ssh_target(device).user) if device.as_user else ()), agent)
 
 
 class SshTransport:
     """One SSH connection, opened at the first call and again after it was cut."""
 
-    def __init__(self, target: SshTarget, command: tuple[str, ...]) -> None:
+    def __init__(self, target: SshTarget, command: tuple[str, ...], sftp_command: tuple[str, ...] = ()) -> None:
         self._target = target
         self._command = command
+        self._sftp_command = sftp_command
         self._stack = ExitStack()
         self._connection: paramiko.Transport | None = None
         self._sftp: paramiko.SFTPClient | None = None
@@ -54,6 +73,33 @@ class SshTransport:
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise DeviceUnreachable(f"{self._target.title} refuses to run the agent: {error}") from error
         return SshStream(self._target, connection, channel)
+
+    def run(
+        self, command: tuple[str, ...], stdin: bytes, timeout_s: float, on_line: Callable[[bytes], None] | None = None
+    ) -> Ended:
+        """Run a command at the far end, to which ``stdin`` is sent, and return what came of it.
+
+        Args:
+            command: its words; the far end's shell gets them quoted.
+            stdin: what it reads.
+            timeout_s: how long it may be silent.
+            on_line: called with each line of its output as soon as that is there.
+
+        Raises:
+            DeviceUnreachable: if the connection is cut or the command silent for too long.
+        """
+        connection = self._connected()
+        try:
+            with connection.open_session(timeout=CHANNEL_TIMEOUT_S) as channel:
+                channel.settimeout(timeout_s)
+                channel.exec_command(shlex.join(command))
+                channel.sendall(stdin)
+                channel.shutdown_write()
+                return read_to_end(channel, on_line)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            connection.close()
+            said = f": {error}" if str(error) else ""
+            raise DeviceUnreachable(f"{self._target.title}: {command[0]} was cut short{said}") from error
 
     def put_file(self, local: Path, remote: str, offset: int, progress: Progress) -> None:
         """Send a file by SFTP; see ``Transport``."""
@@ -83,7 +129,7 @@ class SshTransport:
         connection = self._connected()
         try:
             if self._sftp is None:
-                self._sftp = _open_sftp(connection)
+                self._sftp = _open_sftp(connection, self._sftp_command)
             yield self._sftp
         except (paramiko.SSHException, EOFError, OSError) as error:
             self._sftp = None
@@ -127,7 +173,9 @@ class SshStream:
 
     def close(self) -> None:
         """End the channel; the connection stays."""
-        self._channel.close()
+        # paramiko may not have noticed yet that all is cut.
+        with suppress(paramiko.SSHException, EOFError, OSError):
+            self._channel.close()
 
     def _receive(self, deadline: float | None) -> None:
         """Take what arrives within a keepalive's time; when nothing does, see whether the far end lives."""
@@ -169,14 +217,15 @@ class SshStream:
             # paramiko may take a while to notice that all is cut; the next call must not try this connection again.
             status = None
             self._connection.close()
-        return stream_ended(self._target.title, self._spoke, status, self._stderr)
+        remedy = f'run "edgepress device provision {self._target.device}"'
+        return stream_ended(self._target.title, self._spoke, status, self._stderr, remedy)
 
 
-def _open_sftp(connection: paramiko.Transport) -> paramiko.SFTPClient:
-    sftp = paramiko.SFTPClient.from_transport(connection)
-    if sftp is None:
-        raise paramiko.SSHException("no SFTP channel")
-    channel = sftp.get_channel()
-    if channel:
-        channel.settimeout(CHANNEL_TIMEOUT_S)
-    return sftp
+def _open_sftp(connection: paramiko.Transport, command: tuple[str, ...]) -> paramiko.SFTPClient:
+    channel = connection.open_session(timeout=CHANNEL_TIMEOUT_S)
+    channel.settimeout(CHANNEL_TIMEOUT_S)
+    if command:
+        channel.exec_command(shlex.join(command))
+    else:
+        channel.invoke_subsystem("sftp")
+    return paramiko.SFTPClient(channel)

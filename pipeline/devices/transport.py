@@ -50,13 +50,16 @@ class Transport(Protocol):
         """Close every connection; safe to call twice. The next call opens them again."""
 
 
-def open_transport(device: Device) -> Transport:
-    """Return the transport that reaches ``device``; nothing is connected yet."""
+def open_transport(device: Device, start: bool = True) -> Transport:
+    """Return the transport that reaches ``device``; nothing is connected yet.
+
+    With ``start`` False an agent that does not run is not started.
+    """
     # Imported here: the SSH client alone takes a third of a second.
     if device.transport == "local":
         from pipeline.devices.local import local_transport
 
-        return local_transport(device)
+        return local_transport(device, start)
     from pipeline.devices.ssh import ssh_transport
 
-    return ssh_transport(device)
+    return ssh_transport(device, start)

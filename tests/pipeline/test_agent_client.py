@@ -164,7 +164,7 @@ def test_another_protocol_version_is_refused_with_what_mends_it(misbehaving, spo
     with pytest.raises(ProtocolMismatch) as caught:
         misbehaving(hello=hello_line(protocol=spoken)).status()
     shown = "[1, 1, 1, 1, 1, 1..." if isinstance(spoken, list) else json.dumps(spoken)
-    remedy = "install this edgepress's agent there (docs/devices.md) and end the old one"
+    remedy = 'run "edgepress device provision peer"'
     assert str(caught.value) == f"agent on peer speaks protocol {shown}, this host needs 2; {remedy}"
 
 

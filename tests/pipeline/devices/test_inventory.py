@@ -1,5 +1,6 @@
 """Device files: what is read, what is refused, where they are written."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from pipeline.devices.inventory import LOCAL, Device, add_device, find_device, list_devices, remove_device
 from pipeline.errors import ConfigError, StorageError, UsageError
 
-KNOWN = "transport, host, port, user, identity_file, agent, home, tags, connect_timeout_s, conditions"
+KNOWN = "transport, host, port, user, identity_file, agent, home, as_user, tags, connect_timeout_s, conditions"
 
 
 @pytest.fixture
@@ -197,3 +198,20 @@ def test_the_folder_of_the_environment_stands_for_all(home, tmp_path, monkeypatc
     write(tmp_path / "chosen/pi4.yaml")
     monkeypatch.setenv("EDGEPRESS_DEVICES", str(tmp_path / "chosen"))
     assert [device.name for device in list_devices()] == ["local", "pi4"]
+
+
+EXAMPLES = Path(__file__).parents[3] / "configs" / "devices" / "examples"
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_an_example_of_a_device_file_loads_once_it_is_copied_into_the_inventory(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEPRESS_DEVICES", str(tmp_path))
+    shutil.copy(file, tmp_path)
+    device = find_device(file.stem)
+    assert device.transport == "ssh"
+    assert file.stem in device.tags
+
+
+def test_the_examples_are_no_devices_where_they_lie(monkeypatch):
+    monkeypatch.setenv("EDGEPRESS_DEVICES", str(EXAMPLES.parent))
+    assert [device.name for device in list_devices()] == ["local"]
