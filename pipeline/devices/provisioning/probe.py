@@ -1,0 +1,181 @@
+"""What a board says of itself before there is an agent on it: asked over SSH, by one fixed shell script."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from dataclasses import dataclass, field
+
+from device_agent.layout import check_id
+from device_agent.protocol import ProtocolError, check_identifier
+from pipeline.devices.agent_stream import printable
+from pipeline.devices.ssh import SshTransport
+from pipeline.errors import DeviceError
+
+PROBE_TIMEOUT_S = 120.0
+
+# What becomes a word of a command, or a part of a path there.
+_PATH = re.compile(r"/[A-Za-z0-9_./+@~-]{1,400}")
+_PYTHON = re.compile(
+    r"(?P<version>\d+\.\d+\.\d+) (?P<kind>[A-Za-z0-9_]+) (?P<bits>32|64) (?P<libc>\S+) (?P<numpy>\S+) "
+    r"(?P<missing>\S+) (?P<path>/.+)"
+)
+_MACHINES = {
+    ("aarch64", 64): "aarch64",
+    ("aarch64", 32): "armv7l",  # a 32-bit system under a 64-bit kernel, as on many a Raspberry Pi
+    ("armv8l", 32): "armv7l",
+    ("armv7l", 32): "armv7l",
+    ("x86_64", 64): "x86_64",
+}
+
+Version = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BoardPython:
+    """A Python of the board; ``glibc`` and ``numpy`` are None where it has none.
+
+    ``kind`` is its implementation with its ABI flags, "cpython" for an ordinary one; ``missing`` the modules of the
+    standard library that the agent needs and it lacks.
+    """
+
+    path: str
+    version: Version
+    kind: str
+    bits: int
+    glibc: Version | None
+    numpy: Version | None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return f"Python {'.'.join(map(str, self.version))} ({self.path})"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A release that is there already."""
+
+    release: str
+    runtimes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A board; texts are empty and numbers None where it does not say.
+
+    ``sudo`` is "root", "yes" (without a password), "password" or "no". ``pythons`` are in the order of PATH.
+    """
+
+    machine: str
+    kernel: str
+    os: str
+    model: str
+    user: str
+    home: str
+    libc: str
+    sudo: str
+    systemd: str
+    user_systemd: bool
+    lingering: bool
+    home_free_kib: int | None
+    opt_free_kib: int | None
+    user_installation: Installation | None = None
+    system_installation: Installation | None = None
+    pythons: tuple[BoardPython, ...] = field(default=())
+
+    def architecture(self, python: BoardPython) -> str:
+        """Return the architecture that wheels for ``python`` are named after: its own, not the kernel's."""
+        return _MACHINES.get((self.machine, python.bits), f"{self.machine} ({python.bits} bits)")
+
+
+def probe_board(transport: SshTransport, device: str) -> Probe:
+    """Ask the board behind ``transport``.
+
+    Raises:
+        DeviceError: if it cannot be reached, has no POSIX shell, or its answer makes no sense.
+    """
+    script = importlib.resources.files("pipeline.devices.provisioning").joinpath("probe.sh").read_bytes()
+    answer = transport.run(("/bin/sh", "-s"), script, PROBE_TIMEOUT_S)
+    return parse_probe(answer.stdout.decode("utf-8", "replace"), device)
+
+
+def parse_probe(text: str, device: str) -> Probe:
+    """Return what the script has printed, checked: it becomes words of commands.
+
+    Raises:
+        DeviceError: if it is not whole, or its home cannot be such a word.
+    """
+    pairs = [line.split("=", 1) for line in text.splitlines() if "=" in line]
+    values: dict[str, list[str]] = {}
+    for key, value in pairs:
+        values.setdefault(key, []).append(value.strip())
+    if "probe" not in values or "done" not in values:
+        raise DeviceError(f'{device} cannot be probed: its shell said "{printable(text, 200)}"')
+
+    def one(key: str) -> str:
+        return printable(values.get(key, [""])[0], 200)
+
+    home = one("home")
+    if not _PATH.fullmatch(home) or ".." in home.split("/"):
+        raise DeviceError(f'{device}: home of {one("user")} is "{home}"; expected letters, digits and _./+@~- only')
+    return Probe(
+        machine=one("machine"),
+        kernel=one("kernel"),
+        os=one("os"),
+        model=one("model"),
+        user=one("user"),
+        home=home.rstrip("/"),
+        libc=one("libc"),
+        sudo=one("sudo"),
+        systemd=one("systemd"),
+        user_systemd=one("user_systemd") == "yes",
+        lingering=one("lingering") == "yes",
+        home_free_kib=_number(one("home_free_kib")),
+        opt_free_kib=_number(one("opt_free_kib")),
+        user_installation=_installation(values, "user"),
+        system_installation=_installation(values, "system"),
+        pythons=_pythons(values.get("python", [])),
+    )
+
+
+def version_of(text: str) -> Version | None:
+    """Return a version such as "2.36" or "1.24.2+deb" as numbers, as far as it has them; None of anything else."""
+    found = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(part) for part in found[0].split(".")) if found else None
+
+
+def _pythons(lines: list[str]) -> tuple[BoardPython, ...]:
+    """Return the Pythons that can be named in a command, each once."""
+    found: dict[str, BoardPython] = {}
+    for line in lines:
+        match = _PYTHON.fullmatch(line)
+        if match and _PATH.fullmatch(match["path"]):
+            found.setdefault(match["path"], _python(match))
+    return tuple(found.values())
+
+
+def _python(match: re.Match[str]) -> BoardPython:
+    missing = () if match["missing"] == "-" else tuple(match["missing"].split(","))
+    return BoardPython(
+        path=match["path"],
+        version=tuple(int(part) for part in match["version"].split(".")),
+        kind=match["kind"],
+        bits=int(match["bits"]),
+        glibc=version_of(match["libc"]),
+        numpy=version_of(match["numpy"]),
+        missing=missing,
+    )
+
+
+def _installation(values: dict[str, list[str]], scope: str) -> Installation | None:
+    try:
+        release = check_id("release", values.get(f"{scope}_release", [""])[0])
+        return Installation(release, tuple(check_identifier("runtime", v) for v in values.get(f"{scope}_runtime", [])))
+    except ProtocolError:
+        return None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() else None

@@ -1,0 +1,120 @@
+"""The script that asks a board what it is, in the shells that boards have, and what is made of its answer."""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from bare_board import PYTHON
+from runtime_pythons import PYTHONS
+
+from pipeline.devices.provisioning.probe import Installation, parse_probe, version_of
+from pipeline.errors import DeviceError
+
+SCRIPT = files("pipeline.devices.provisioning").joinpath("probe.sh").read_bytes()
+SHELLS = [shell for shell in (["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(shell[0])]
+GOOD = "probe=1\nmachine=aarch64\nuser=pi\nhome=/home/pi\ndone=1\n"
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Run the script as sshd does, with a PATH of one folder, and return what it prints."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python3").symlink_to(PYTHON)
+    for name in ("uname", "id", "df", "sed", "tr", "readlink"):
+        (programs / name).symlink_to(shutil.which(name))
+
+    def run(shell=("sh",)):
+        command = [shutil.which(shell[0]), *shell[1:], "-s"]
+        environment = {"HOME": str(tmp_path), "PATH": str(programs)}
+        return subprocess.run(command, input=SCRIPT, env=environment, capture_output=True, check=True)
+
+    return run
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_the_script_finds_the_board_and_its_python_in_every_shell(ask, shell, tmp_path):
+    done = ask(shell)
+    assert done.stderr == b""
+    probe = parse_probe(done.stdout.decode(), "here")
+    assert (probe.machine, probe.home) == (os.uname().machine, str(tmp_path))
+    assert probe.home_free_kib > 0
+    found = next(python for python in probe.pythons if python.path == str(PYTHON))
+    assert found.version == tuple(sys.version_info[:3])
+    assert (found.kind, found.bits, found.missing) == ("cpython", 64, ())
+    assert found.glibc == version_of(os.confstr("CS_GNU_LIBC_VERSION").split()[1])
+
+
+def test_each_python_is_named_once(ask, tmp_path):
+    (tmp_path / "bin" / "python3.11").symlink_to(PYTHON)
+    probe = parse_probe(ask().stdout.decode(), "here")
+    assert len(probe.pythons) == len({python.path for python in probe.pythons})
+
+
+def test_a_python_that_hangs_on_its_input_does_not_eat_the_script(ask, tmp_path):
+    reader = tmp_path / "bin" / "python3.12"
+    reader.write_text("#!/bin/sh\nread -r line\nexit 1\n")
+    reader.chmod(0o755)
+    assert parse_probe(ask().stdout.decode(), "here").pythons
+
+
+def test_an_installation_is_found_by_its_link(ask, tmp_path):
+    release = tmp_path / ".local/share/edgepress/releases/0123456789abcdef"
+    (release / "runtimes/litert").mkdir(parents=True)
+    (tmp_path / ".local/share/edgepress/current").symlink_to("releases/0123456789abcdef")
+    probe = parse_probe(ask().stdout.decode(), "here")
+    assert probe.user_installation == Installation("0123456789abcdef", ("litert",))
+    assert probe.system_installation is None
+
+
+@pytest.mark.parametrize("runtime", PYTHONS)
+def test_the_modules_that_are_looked_for_are_those_that_the_agent_and_its_runtimes_import(runtime):
+    text = SCRIPT.decode()
+    listed = set(text.partition('needed = """')[2].partition('"""')[0].split())
+    program = (
+        "import sys\n"
+        "from device_agent import runtimes, selftest, releases\n"
+        "from device_agent.installing import cli, system_service, user_service\n"
+        "selftest.import_everything()\n"
+        f"runtimes.find({runtime!r}).probe()\n"
+        "print(*{name.partition('.')[0] for name in sys.modules} & sys.stdlib_module_names)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
+    done = subprocess.run(
+        [PYTHONS[runtime], "-c", program], capture_output=True, text=True, env=environment, check=True
+    )
+    # Without these Python itself does not start, or whoever imports them does without.
+    optional = {"bz2", "lzma", "ntpath", "site"}
+    bare = subprocess.run(
+        [str(PYTHON), "-I", "-S", "-c", "import sys, zipimport, traceback, runpy; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = {name for name in done.stdout.split() if not name.startswith("_")}
+    assert found - set(bare.stdout.split()) - set(sys.builtin_module_names) - optional <= listed
+
+
+@pytest.mark.parametrize("text", ["", "This account is not available.\n", GOOD.replace("done=1\n", "")])
+def test_an_answer_that_is_not_whole_is_quoted(text):
+    with pytest.raises(DeviceError, match="pi4 cannot be probed: its shell said"):
+        parse_probe(text, "pi4")
+
+
+@pytest.mark.parametrize("home", ["", "home/pi", "/home/my pi", "/home/../root", "/home/$(reboot)", "/home/pi'"])
+def test_a_home_that_cannot_be_a_word_of_a_command_is_refused(home):
+    with pytest.raises(DeviceError, match='home of pi is "'):
+        parse_probe(GOOD.replace("/home/pi", home), "pi4")
+
+
+def test_a_python_whose_path_cannot_be_a_word_of_a_command_is_left_out():
+    line = "python=3.11.2 cpython 64 2.36 - - /usr/bin/py;reboot\n"
+    assert parse_probe(line + GOOD, "pi4").pythons == ()
+
+
+def test_a_release_that_is_none_is_no_installation():
+    assert parse_probe("user_release=../../x\n" + GOOD, "pi4").user_installation is None
