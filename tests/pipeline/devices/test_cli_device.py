@@ -54,7 +54,7 @@ def test_add_writes_a_file_and_says_what_is_next(folder, tmp_path):
     words = ["--host", "pi4.lan", "--port", 2222, "--user", "pi", "--identity-file", "key", "--tag=lab", "--tag=b"]
     code, output, _ = device("add", "pi4", *words, "--agent", "/opt/agent", "--home", "/mnt/edge")
     file = folder / "pi4.yaml"
-    following = '"edgepress device trust pi4", then "edgepress device check pi4"'
+    following = '"edgepress device trust pi4", then "edgepress device provision pi4"'
     assert (code, output) == (0, f"wrote {file}; next: {following}\n")
     assert file.read_text() == (
         f"transport: ssh\nhost: pi4.lan\nport: 2222\nuser: pi\nidentity_file: {tmp_path}/project/key\n"
@@ -87,10 +87,10 @@ def test_add_of_what_is_not_allowed_is_exit_code_2_and_writes_nothing(folder, wo
 
 def test_list_shows_every_device_and_its_file(folder):
     (folder / "pi4.yaml").write_text("host: pi4.lan\ntags: [lab, arm]\n")
-    code, output, _ = device("list")
+    code, output, _ = device("list", "--offline")
     assert code == 0
     assert rows(output) == [
-        ["name", "host", "tags", "file"],
+        ["name", "host", "tags", "state", "leased by", "last seen", "file"],
         ["local", "this machine", "built in"],
         ["pi4", "pi4.lan", "lab, arm", f"{folder}/pi4.yaml"],
     ]
@@ -103,8 +103,8 @@ def test_list_tells_every_mistake_on_a_line_of_its_own(folder):
     assert (code, output) == (2, "")
     assert said.splitlines() == [
         f'edgepress: {folder}/a.yaml:2: port is "22a"; expected an integer from 1 to 65535',
-        f'{folder}/b.yaml:2: unknown key "hots"; known: transport, host, port, user, identity_file, agent, home, tags, '
-        "connect_timeout_s, conditions",
+        f'{folder}/b.yaml:2: unknown key "hots"; known: transport, host, port, user, identity_file, agent, home, '
+        "as_user, tags, connect_timeout_s, conditions",
     ]
 
 
@@ -129,7 +129,7 @@ def test_check_prints_what_the_agent_says_of_itself(folder, tmp_path, home_of_ag
     (folder / "here.yaml").write_text(f"transport: local\nagent: {write_agent(tmp_path)}\nhome: {home_of_agent}\n")
     code, output, _ = device("check", "here")
     assert code == 0
-    said = dict(row for row in rows(output) if len(row) == 2)
+    said = dict(row[:2] for row in rows(output))
     assert said["here"] == "is up"
     assert said["agent"] == f"{__version__}, protocol {PROTOCOL_VERSION}"
     assert said["runtime null"] == "1"
@@ -137,24 +137,27 @@ def test_check_prints_what_the_agent_says_of_itself(folder, tmp_path, home_of_ag
     assert said["free space"].endswith(f" MiB in {home_of_agent}")
 
 
-def peer(folder: Path, tmp_path: Path, hello: str) -> None:
-    (folder / "peer.yaml").write_text(f"transport: local\nagent: {write_peer(tmp_path, hello)}\n")
+def peer(folder: Path, tmp_path: Path, hello: str, **answers: object) -> None:
+    (folder / "peer.yaml").write_text(f"transport: local\nagent: {write_peer(tmp_path, hello, **answers)}\n")
 
 
 def test_check_of_an_agent_of_another_version_says_what_mends_it(folder, tmp_path):
     peer(folder, tmp_path, hello_line(protocol=7))
-    remedy = "install this edgepress's agent there (docs/devices.md) and end the old one"
+    remedy = 'run "edgepress device provision peer"'
     expected = f"edgepress: agent on peer speaks protocol 7, this host needs {PROTOCOL_VERSION}; {remedy}\n"
     assert device("check", "peer") == (1, "", expected)
 
 
 def test_check_does_not_let_a_board_steer_the_terminal(folder, tmp_path):
     board = {**HELLO["device"], "model": "[red]Pi\x1b[2J\ud800[/red]", "ram_bytes": 1 << 30}
-    peer(folder, tmp_path, hello_line(device=board))
+    status = {"home": "/", "free_bytes": 1, "jobs": []}
+    state = {"state": {"utc": "", "governors": ["[red]fast\x1b[2J"]}, "utc_s": 0}
+    peer(folder, tmp_path, hello_line(device=board), status=status, device_state=state)
     code, output, _ = device("check", "peer")
     assert code == 0
     assert "\x1b" not in output
     assert "[red]Pi [2J [/red] (armv7l, 4 cores, 1.0 GiB)" in output
+    assert "[red]fast [2J: the clock moves with the load" in output
 
 
 def test_check_of_what_is_no_agent_is_one_message(folder, tmp_path):
