@@ -13,6 +13,7 @@ EdgepressError                    exit code 1
     ├── AuthenticationRefused     the board does not accept the keys offered
     ├── ProtocolMismatch          the agent speaks another version
     ├── DeviceFull                no room on the board
+    ├── DeviceInterrupted         given up from here: Ctrl-C, or its time was over
     └── AgentError                the agent answered with an error
         └── DeviceLeased          another has the device
 
@@ -95,6 +96,10 @@ class ProtocolMismatch(DeviceError):
 
 class DeviceFull(DeviceError):
     """There is no room on the device."""
+
+
+class DeviceInterrupted(DeviceError):
+    """What goes on on the device was left to itself: by Ctrl-C, or because its time was over."""
 
 
 class AgentError(DeviceError):

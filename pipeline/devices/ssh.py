@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import paramiko
 
 from pipeline.devices.agent_stream import KEPT_STDERR_BYTES, LineBuffer, stream_ended
+from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.inventory import Device
 from pipeline.devices.sftp import download, upload
 from pipeline.devices.ssh_config import SshTarget, ssh_target
-from pipeline.devices.ssh_connection import connect
+from pipeline.devices.ssh_link import CHANNEL_TIMEOUT_S, SshLink
 from pipeline.devices.transport import Progress
 from pipeline.errors import DeviceError, DeviceUnreachable
 
-CHANNEL_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 15.0
 
 
-def ssh_transport(device: Device) -> SshTransport:
-    """Return the transport for ``device``, with ``~/.ssh/config`` applied."""
-    return SshTransport(ssh_target(device), attach_command(device))
+def ssh_transport(device: Device, handshakes: Handshakes | None = None) -> SshTransport:
+    """Return the transport for ``device``, with ``~/.ssh/config`` applied; it connects within ``handshakes``."""
+    return SshTransport(ssh_target(device), attach_command(device), handshakes)
 
 
 def attach_command(device: Device) -> tuple[str, ...]:
@@ -35,18 +33,22 @@ def attach_command(device: Device) -> tuple[str, ...]:
 
 
 class SshTransport:
-    """One SSH connection, opened at the first call and again after it was cut."""
+    """One SSH connection, opened at the first call and again after it was cut.
 
-    def __init__(self, target: SshTarget, command: tuple[str, ...]) -> None:
+    Where the link is slow and compression pays, files get a connection of their own that compresses.
+    """
+
+    def __init__(self, target: SshTarget, command: tuple[str, ...], handshakes: Handshakes | None = None) -> None:
         self._target = target
         self._command = command
-        self._stack = ExitStack()
-        self._connection: paramiko.Transport | None = None
-        self._sftp: paramiko.SFTPClient | None = None
+        bound = handshakes or Handshakes()
+        self._link = SshLink(target, bound)
+        self._compressing = SshLink(target, bound, compress=True)
+        self._may_compress = True
 
     def open_stream(self) -> SshStream:
         """Start the agent's ``attach`` at the far end; see ``Transport``."""
-        connection = self._connected()
+        connection = self._link.connected()
         try:
             channel = connection.open_session(timeout=CHANNEL_TIMEOUT_S)
             channel.settimeout(CHANNEL_TIMEOUT_S)
@@ -56,46 +58,48 @@ class SshTransport:
         return SshStream(self._target, connection, channel)
 
     def put_file(self, local: Path, remote: str, offset: int, progress: Progress) -> None:
-        """Send a file by SFTP; see ``Transport``."""
-        with self._file_channel(remote) as sftp:
-            upload(sftp, self._target.title, local, remote, offset, progress)
+        """Send a file by SFTP, its rest compressed where that pays; see ``Transport``."""
+        reached = self._put(local, remote, offset, progress)
+        if reached < local.stat().st_size:
+            self._open_compressing()
+            self._put(local, remote, reached, progress)
 
     def get_file(self, remote: str, local: Path, size_bytes: int, progress: Progress) -> None:
         """Fetch a file by SFTP; see ``Transport``."""
-        with self._file_channel(remote) as sftp:
+        with self._for_files.files(remote) as sftp:
             download(sftp, self._target.title, remote, local, size_bytes, progress)
 
     def close(self) -> None:
-        """Close the connection and every one below it."""
-        self._connection = self._sftp = None
-        self._stack.close()
+        """Close the connections and every one below them."""
+        self._compressing.close()
+        self._link.close()
 
-    def _connected(self) -> paramiko.Transport:
-        if self._connection is None or not self._connection.is_active():
-            self.close()
-            with ExitStack() as stack:
-                self._connection = connect(self._target, stack)
-                self._stack = stack.pop_all()
-        return self._connection
+    @property
+    def _for_files(self) -> SshLink:
+        return self._compressing if self._compressing.is_open else self._link
 
-    @contextmanager
-    def _file_channel(self, remote: str) -> Iterator[paramiko.SFTPClient]:
-        connection = self._connected()
+    def _put(self, local: Path, remote: str, offset: int, progress: Progress) -> int:
+        """Send a file, or as much of it as shows that the rest should be compressed; return how much is there."""
+        link = self._for_files
+        with link.files(remote) as sftp:
+            pace, may_stop = link.pace, link is self._link and self._may_compress
+            pace.begin()
+
+            def note(size_bytes: int) -> None:
+                pace.note(size_bytes)
+                progress(size_bytes)
+
+            def enough(position: int) -> bool:
+                return may_stop and pace.compression_pays(local, position)
+
+            return upload(sftp, self._target.title, local, remote, offset, note, enough)
+
+    def _open_compressing(self) -> None:
         try:
-            if self._sftp is None:
-                self._sftp = _open_sftp(connection)
-            yield self._sftp
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            self._sftp = None
-            if isinstance(error, OSError) and not isinstance(error, TimeoutError) and connection.is_active():
-                raise DeviceError(f"{self._target.title}: {remote}: {error.strerror or error}") from error
-            connection.close()
-            said = f": {error}" if str(error) else ""
-            raise DeviceUnreachable(f"the connection to {self._target.title} was cut{said}") from error
-        except BaseException:
-            # Answers to what was under way would be taken for answers to the next request.
-            self._sftp = None
-            raise
+            self._compressing.connected()
+        except DeviceError:
+            # The server may let nobody in twice; the first connection does as well.
+            self._may_compress = False
 
 
 class SshStream:
@@ -108,6 +112,7 @@ class SshStream:
         self._lines = LineBuffer(target.title)
         self._spoke = False
         self._stderr = b""
+        self._interrupted = False
 
     def write_line(self, line: bytes) -> None:
         """Send one line; see ``AgentStream``."""
@@ -127,6 +132,11 @@ class SshStream:
 
     def close(self) -> None:
         """End the channel; the connection stays."""
+        self._channel.close()
+
+    def interrupt(self) -> None:
+        """Wake who waits for a line; see ``AgentStream``."""
+        self._interrupted = True
         self._channel.close()
 
     def _receive(self, deadline: float | None) -> None:
@@ -165,18 +175,7 @@ class SshStream:
         self._channel.status_event.wait(5)
         self._keep_stderr()
         status: int | None = self._channel.exit_status
-        if status == -1:
+        if status == -1 and not self._interrupted:
             # paramiko may take a while to notice that all is cut; the next call must not try this connection again.
-            status = None
             self._connection.close()
-        return stream_ended(self._target.title, self._spoke, status, self._stderr)
-
-
-def _open_sftp(connection: paramiko.Transport) -> paramiko.SFTPClient:
-    sftp = paramiko.SFTPClient.from_transport(connection)
-    if sftp is None:
-        raise paramiko.SSHException("no SFTP channel")
-    channel = sftp.get_channel()
-    if channel:
-        channel.settimeout(CHANNEL_TIMEOUT_S)
-    return sftp
+        return stream_ended(self._target.title, self._spoke, None if status == -1 else status, self._stderr)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.inventory import Device
 
 Progress = Callable[[int], None]
@@ -26,6 +27,9 @@ class AgentStream(Protocol):
 
     def close(self) -> None:
         """End the stream; safe to call twice."""
+
+    def interrupt(self) -> None:
+        """Wake, from another thread, who waits for a line: the stream has ended. It is still to be closed."""
 
 
 class Transport(Protocol):
@@ -50,8 +54,11 @@ class Transport(Protocol):
         """Close every connection; safe to call twice. The next call opens them again."""
 
 
-def open_transport(device: Device) -> Transport:
-    """Return the transport that reaches ``device``; nothing is connected yet."""
+def open_transport(device: Device, handshakes: Handshakes | None = None) -> Transport:
+    """Return the transport that reaches ``device``; nothing is connected yet.
+
+    ``handshakes`` bounds how many connect at once, where there are many.
+    """
     # Imported here: the SSH client alone takes a third of a second.
     if device.transport == "local":
         from pipeline.devices.local import local_transport
@@ -59,4 +66,4 @@ def open_transport(device: Device) -> Transport:
         return local_transport(device)
     from pipeline.devices.ssh import ssh_transport
 
-    return ssh_transport(device)
+    return ssh_transport(device, handshakes)
