@@ -24,7 +24,6 @@ from pipeline.results.record import RunRecord, VariantRecord
 from pipeline.run_folder import new_run_id, write_fleet, write_run
 from pipeline.samples import Samples
 
-
 Build = Callable[[Experiment, Cache, Progress], tuple[list[VariantRecord], Samples]]
 
 

@@ -77,16 +77,17 @@ class Fleet:
         Ctrl-C ends all that are not done, as ``timeout_s`` does when it is not 0: they come to DeviceInterrupted, and
         what was begun on the device goes on there. ``interrupted`` tells of Ctrl-C.
         """
-        futures = {board: _started(self._telling(work), board) for board in boards}
+        begun = [(board, _started(self._telling(work), board)) for board in boards]
         reason = f"it was not done within {timeout_s:g} s, its device_timeout_s"
         try:
-            _wait(futures.values(), timeout_s or None)
+            _wait([future for _, future in begun], timeout_s or None)
         except KeyboardInterrupt:
             self.interrupted = True
             reason = "it was interrupted"
-        late = [board for board, future in futures.items() if not future.done()]
-        self._interrupt(late, f"{reason}; a job that it was given goes on there", futures)
-        return {board.name: self._outcome(board, future, reason) for board, future in futures.items()}
+        _interrupt(
+            [entry for entry in begun if not entry[1].done()], f"{reason}; a job that it was given goes on there"
+        )
+        return {board.name: self._outcome(board, future, reason) for board, future in begun}
 
     def _telling(self, work: Callable[[Board], T]) -> Callable[[Board], T]:
         """Return ``work`` with its failure shown; of a single device it is raised in the end, and shown by that."""
@@ -101,14 +102,6 @@ class Fleet:
 
         return run
 
-    def _interrupt(
-        self, boards: Sequence[Board], reason: str, futures: dict[Board, Future[T | EdgepressError]]
-    ) -> None:
-        for board in boards:
-            # In a thread of its own: even to say that it is over may have to wait for a dead line.
-            threading.Thread(target=board.client.interrupt, args=(reason,), daemon=True).start()
-        wait([futures[board] for board in boards], GRACE_S)
-
     def _outcome(self, board: Board, future: Future[T | EdgepressError], reason: str) -> T | EdgepressError:
         if future.done():
             return future.result()
@@ -121,6 +114,13 @@ def _wait(futures: Iterable[Future[T | EdgepressError]], timeout_s: float | None
     done, _ = wait(futures, timeout_s, FIRST_EXCEPTION)
     for future in done:
         future.result()
+
+
+def _interrupt(late: Sequence[tuple[Board, Future[T | EdgepressError]]], reason: str) -> None:
+    for board, _ in late:
+        # In a thread of its own: even to say that it is over may have to wait for a dead line.
+        threading.Thread(target=board.client.interrupt, args=(reason,), daemon=True).start()
+    wait([future for _, future in late], GRACE_S)
 
 
 def _started(work: Callable[[Board], T], board: Board) -> Future[T | EdgepressError]:

@@ -34,6 +34,7 @@ class SshServer:
     """A running sshd that lets the present user in with ``user_key``; one more process at each ``start``."""
 
     host = "127.0.0.1"
+    max_startups = "100"
 
     def __init__(self, folder: Path, host_keys: list[Path], user_key: Path, log: list[str] | None = None) -> None:
         self.folder = folder
@@ -117,7 +118,7 @@ class SshServer:
             "KbdInteractiveAuthentication": "no",
             "PermitRootLogin": "yes",
             "UseDNS": "no",
-            "MaxStartups": 100,
+            "MaxStartups": self.max_startups,
             "Subsystem": "sftp internal-sftp",
         }
         lines = [f"{key} {value}\n" for key, value in settings.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import paramiko
@@ -137,7 +138,8 @@ class SshStream:
     def interrupt(self) -> None:
         """Wake who waits for a line; see ``AgentStream``."""
         self._interrupted = True
-        self._channel.close()
+        with suppress(paramiko.SSHException, EOFError, OSError):  # it may have been closed meanwhile
+            self._channel.close()
 
     def _receive(self, deadline: float | None) -> None:
         """Take what arrives within a keepalive's time; when nothing does, see whether the far end lives."""
