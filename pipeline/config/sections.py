@@ -39,8 +39,9 @@ def _threads(value: object) -> object:
 
 
 def _no_device_twice(value: list[str]) -> list[str]:
-    if len(set(value)) != len(value):
-        raise ValueError("expected no device twice")
+    twice = next((name for name in value if value.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f'expected each device once, and "{twice}" is there twice')
     return value
 
 
@@ -116,7 +117,7 @@ class ExperimentSection(Section):
     data: DataSection = DataSection()
     metric: str | None = Field(None, description="the name of a metric")
     device: str | None = Field(None, description="the name of a device, or tag:NAME for all that have the tag")
-    devices: Devices | None = Field(None, description="a list of devices, each a name or tag:NAME")
+    devices: Devices | None = Field(None, description="a list of one device or more, each a name or tag:NAME")
     runtime: str = Field("litert", description="the name of a runtime")
     threads: Threads = Field((1,), description="an integer, or a list of integers to try each")
     delegate: Literal["xnnpack", "none", "gpu"] = "xnnpack"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # OpenSSH's sshd begins to hang up on newcomers when ten have not logged in yet (MaxStartups 10:30:100).
-WITH_ONE_SERVER = 8
+WITH_ONE_SERVER = 6
 # Each takes this machine's processor for its key exchange: side by side, many would all be late.
 AT_ONCE = 16
 

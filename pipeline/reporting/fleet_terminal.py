@@ -13,7 +13,8 @@ from pipeline.reporting.fleet_columns import MISSED, device_columns, device_stat
 from pipeline.results.fleet_store import FleetRun
 
 _COLOURS = {VALID: "green", MISSED: "yellow", INVALID: "yellow", FAILED: "red"}
-_DETAILED = ("ships", "fastest", "slowest")
+_SHOWN = ("variant", "ships", "raw", "fastest", "slowest")
+_DETAILED = ("fastest", "slowest")
 
 
 def fleet_summary(fleet: FleetRun) -> RenderableType:
@@ -36,7 +37,7 @@ def _devices(fleet: FleetRun) -> Table:
 
 
 def _variants(fleet: FleetRun) -> Table:
-    shown = fleet_columns(fleet)
+    shown = [column for column in fleet_columns(fleet) if column.key in _SHOWN]
     table = _table([(column.heading, column.numeric) for column in shown])
     for name in variant_names(fleet):
         cells = (Text(_text(column.key, column.cell(name))) for column in shown)

@@ -97,7 +97,7 @@ def _why(chosen: _Worst, candidates: int) -> str:
         return "the only one that meets the budget on each of them"
     of = f"of {candidates} variants that meet the budget on each of them"
     if chosen.ratio == 1.0:
-        return f"{of} none is shown to be faster on any"
+        return f"{of} none is shown to be faster than it anywhere"
     return f"{of} it loses the least, {chosen.ratio:.2f} times the time of the fastest on {chosen.device}"
 
 
