@@ -28,9 +28,10 @@ def main() -> int:
     asked = _arguments()
     found = {number: _measured(number, asked.block_s) for number in asked.boards}
     for number, run in found.items():
+        host, agent, sshd = (run[key] / number for key in ("host_s", "agents_s", "sshd_s"))
         print(
-            f"{number:3} boards: {run['wall_s']:6.1f} s; processor seconds a board: host {run['host_s'] / number:.2f}, "
-            f"agent {run['agents_s'] / number:.2f}, sshd {run['sshd_s'] / number:.2f}; host's memory {run['rss_mib']:.0f} MiB"
+            f"{number:3} boards: {run['wall_s']:6.1f} s; processor seconds a board: host {host:.2f}, "
+            f"agent {agent:.2f}, sshd {sshd:.2f}; host's memory {run['rss_mib']:.0f} MiB"
         )
     least, most = min(found), max(found)
     return int(not all(_verdicts(found[least], found[most], most - least)))

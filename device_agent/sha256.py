@@ -44,7 +44,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def _hashed_elsewhere(path: Path) -> str:
-    """Return the hash that a Python of its own finds; empty when it cannot, for whatever reason: then it is done here."""
+    """Return the hash that another Python finds; empty when it cannot, for whatever reason: then it is done here."""
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _SCRIPT, str(path)],
