@@ -95,7 +95,8 @@ def run(
     console.print(_summary(finished.found, console.width))
     console.print(f"report: {finished.folder / 'report.html'}", soft_wrap=True)
     if finished.rest:
-        console.print(f"the rest: edgepress run {experiment} --resume {finished.folder.name}", soft_wrap=True)
+        why = "interrupted; the rest" if finished.interrupted else "the rest"
+        console.print(f"{why}: edgepress run {experiment} --resume {finished.folder}", soft_wrap=True)
     ctx.exit(_exit_code(finished))
 
 

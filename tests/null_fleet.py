@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +41,11 @@ def write_board(folder: Path, name: str, server: SshServer, home: Path, **more: 
     return file
 
 
-def null_experiment(folder: Path, **more: str) -> Experiment:
-    """Return an experiment of two variants for the stand-in runtime; ``more`` are lines of its file."""
+def null_experiment(folder: Path, names: Iterable[str] = TWO_VARIANTS, **more: str) -> Experiment:
+    """Return an experiment of variants of these names for the stand-in runtime; ``more`` are lines of its file."""
     top = {"metric": "top1", "runtime": '"null"', "measure": QUICK, **more}
     lines = "".join(f"{key}: {value}\n" for key, value in top.items())
-    variants = "".join(f"  {name}: []\n" for name in TWO_VARIANTS)
+    variants = "".join(f"  {name}: []\n" for name in names)
     path = folder / "e.yaml"
     path.write_text(f"name: tiny\nmodel: none.tflite\ndata: {{file: d.npz}}\n{lines}variants:\n{variants}")
     return load_experiment(path)

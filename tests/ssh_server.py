@@ -79,12 +79,14 @@ class SshServer:
 
     def start(self) -> None:
         """Start the server and wait until it listens."""
+        if SSHD is None:
+            raise RuntimeError("no sshd on this machine; install openssh-server")
         config = self._write_config()
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
         self._listening.clear()
         self._daemon = subprocess.Popen(
-            [*self.prefix, str(SSHD), "-D", "-e", "-f", str(config)],
+            [*self.prefix, SSHD, "-D", "-e", "-f", str(config)],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
