@@ -10,9 +10,15 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from device_agent.protocol import ConditionSpec
+
 AGENT = Path(sys.prefix).parent / "litert" / "bin" / "edgepress-agent"
 # Only the stand-in runtime is needed; asking the others takes a second.
 NULL_ONLY = ("--runtime=litert=/bin/false", "--runtime=tflite_runtime=/bin/false")
+
+# Tests run side by side: what one does would disturb the blocks of another, which are then taken again after a pause.
+CALM = ConditionSpec(max_temperature_c=None, max_other_cpus=None)
+CALM_YAML = "conditions: {max_temperature_c: null, max_other_cpus: null}\n"
 
 HELLO = {
     "protocol": 2,

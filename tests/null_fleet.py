@@ -18,7 +18,7 @@ from pipeline.results.record import Artifact, VariantRecord
 from pipeline.samples import Samples, npz_samples
 
 # A board of a test is this very machine, which is never idle.
-ANY_CONDITIONS = "{max_temperature_c: null, max_other_cpus: null, retries: 0}"
+ANY_CONDITIONS = "{max_temperature_c: null, max_other_cpus: null}"
 QUICK = "{processes: 1, warmup_s: 0, timing_s: 0}"
 Descriptions = Mapping[str, dict[str, object]]
 TWO_VARIANTS: Descriptions = {"float32": {"invoke_us": 400}, "small": {"invoke_us": 100}}

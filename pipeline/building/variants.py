@@ -8,6 +8,7 @@ from device_agent.protocol import Failure
 from pipeline.building.artifacts import Builder, ModelFile, SourceModel
 from pipeline.building.fit import check_fit
 from pipeline.building.intake import converted, memory_plan, take_in
+from pipeline.building.running_steps import RunningSteps
 from pipeline.cache import Cache
 from pipeline.config import Experiment, Variant
 from pipeline.errors import ModelError, StepError
@@ -23,12 +24,32 @@ def build_variants(experiment: Experiment, cache: Cache, progress: Progress) -> 
         UsageError: if the model or the samples do not fit what is asked.
         EdgepressError: if nothing can be built.
     """
+    with RunningSteps() as steps:
+        builder, source = prepare(experiment, cache, steps, progress)
+        return _build_all(builder, source, progress), builder.samples
+
+
+def prepare(
+    experiment: Experiment, cache: Cache, steps: RunningSteps, progress: Progress
+) -> tuple[Builder, SourceModel]:
+    """Fetch the samples and take the model in, up to where all that is wrong with either is known.
+
+    Raises:
+        UsageError: a ModelError or DataError, or one that names the key of the experiment.
+        EdgepressError: if a step's process fails, or the disk is full.
+    """
     samples = _fetch(experiment, cache, progress)
     model = take_in(experiment, cache)
-    memory = memory_plan(experiment, model, samples)
-    model, samples = _converted(model, experiment, samples, cache, progress)
-    builder = Builder(experiment, model, samples, cache)
-    return _built(builder, memory.side_by_side, progress), samples
+    memory_plan(experiment, model, samples)
+    cache.remove_leftovers("builds")
+    model, samples = _converted(model, experiment, samples, cache, steps, progress)
+    builder = Builder(experiment, model, samples, cache, steps)
+    stage = progress.stage("inspect model")
+    source = builder.inspect()
+    check_fit(experiment, source, samples)
+    stage.finish(f"{source.format}, {source.inputs[0].shape[1:]} → {source.outputs[0].shape[1:]}")
+    _tell_survey(source, progress)
+    return builder, source
 
 
 def _fetch(experiment: Experiment, cache: Cache, progress: Progress) -> Samples:
@@ -39,33 +60,30 @@ def _fetch(experiment: Experiment, cache: Cache, progress: Progress) -> Samples:
 
 
 def _converted(
-    model: ModelFile, experiment: Experiment, samples: Samples, cache: Cache, progress: Progress
+    model: ModelFile, experiment: Experiment, samples: Samples, cache: Cache, steps: RunningSteps, progress: Progress
 ) -> tuple[ModelFile, Samples]:
     """Convert an ONNX model, once, and lay the samples out as what it became takes them."""
-    cache.remove_leftovers("builds")
     if model.format != "onnx":
         return model, samples
     stage = progress.stage("convert ONNX", 100, "%")
-    made, samples = converted(model, experiment, samples, cache, lambda share, text: stage.update(round(100 * share)))
+
+    def report(share: float, text: str) -> None:
+        stage.update(round(100 * share))
+
+    made, samples = converted(model, experiment, samples, cache, steps, report)
     functions = f"; functions that no step can rewrite: {', '.join(made.functions)}" if made.functions else ""
     stage.finish(f"{made.format}, outputs as in ONNX Runtime{functions}")
     return made, samples
 
 
-def _built(builder: Builder, side_by_side: int, progress: Progress) -> list[VariantRecord]:
+def _build_all(builder: Builder, source: SourceModel, progress: Progress) -> list[VariantRecord]:
     experiment = builder.experiment
-    stage = progress.stage("inspect model")
-    source = builder.inspect()
-    check_fit(experiment, source, builder.samples)
-    stage.finish(f"{source.format}, {source.inputs[0].shape[1:]} → {source.outputs[0].shape[1:]}")
-    _tell_survey(source, progress)
-    executor = ThreadPoolExecutor(max_workers=side_by_side)
+    executor = ThreadPoolExecutor(memory_plan(experiment, builder.model, builder.samples).side_by_side)
     try:
         futures = [executor.submit(_build, builder, source, variant, progress) for variant in experiment.variants]
         return [future.result() for future in futures]
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
-        builder.stop()
 
 
 def _tell_survey(source: SourceModel, progress: Progress) -> None:

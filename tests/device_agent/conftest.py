@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from agents import CALM
 
 from device_agent.home import socket_path
 from device_agent.protocol import (
     UNKNOWN_JOB,
-    ConditionSpec,
     DataSpec,
     Hello,
     JobResult,
@@ -219,8 +219,7 @@ class Agent:
 
     def spec(self, *models: ModelSpec, data: DataSpec | None = None, metric: str = "top1", **settings) -> JobSpec:
         # Tests run beside each other on a machine of a few cores: that others are busy is no disturbance here.
-        calm = ConditionSpec(max_temperature_c=None, max_other_cpus=None)
-        settings = {"measure": QUICK, "limits": LimitSpec(wall_s=60), "conditions": calm, **settings}
+        settings = {"measure": QUICK, "limits": LimitSpec(wall_s=60), "conditions": CALM, **settings}
         return JobSpec("a test", models, data or self.data(), metric, **settings)
 
     def blob(self, sha256: str) -> Path:

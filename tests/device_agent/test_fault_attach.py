@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agents import stop_agent, write_agent
+from agents import CALM, stop_agent, write_agent
 from processes import processes_with, wait_for
 
 from device_agent.protocol import DataSpec, JobSpec, LimitSpec, MeasureSpec, ModelSpec
@@ -77,7 +77,7 @@ def test_a_client_whose_attach_is_killed_again_and_again_gets_each_event_once(cl
     model = blob(tmp_path, json.dumps({"input_shape": [1, 4]}).encode())
     inputs, labels = array_blob(tmp_path, np.eye(4, dtype=np.float32)), array_blob(tmp_path, np.arange(4))
     data = DataSpec(inputs.sha256, labels.sha256, 4)
-    spec = JobSpec("a test", (ModelSpec("m", model.sha256, "null"),), data, "top1", MEASURE, LimitSpec(wall_s=60))
+    spec = JobSpec("a test", (ModelSpec("m", model.sha256, "null"),), data, "top1", MEASURE, LimitSpec(wall_s=60), CALM)
     client.acquire("a test")
     client.push([model, inputs, labels], quiet)
     job_id, events = client.submit(spec), []

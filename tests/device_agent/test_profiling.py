@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from agents import CALM
 from runtime_pythons import ask_child
 from tiny_tflite import HEAVY_SHAPE, SHAPE, make_once
 
@@ -39,7 +40,7 @@ def request_for(tmp_path):
         data = DataSpec(store_array(inputs), store_array(np.arange(3)), 3)
         model = ModelSpec("model", store(content), runtime, **settings)
         measure = MeasureSpec(warmup_s=0.05, timing_s=0.1)
-        spec = JobSpec("a test", (model,), data, "top1", measure)
+        spec = JobSpec("a test", (model,), data, "top1", measure, conditions=CALM)
         return Request(str(tmp_path), "0" * 16, spec, Block("profile", 0), 1, 0.0)
 
     return make

@@ -8,7 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from agents import CALM_YAML
 from processes import processes_with
+
+from pipeline.building.artifacts import Builder, SourceModel
+from pipeline.building.running_steps import RunningSteps
+from pipeline.building.variants import prepare
+from pipeline.cache import Cache
+from pipeline.config import load_experiment
+from pipeline.errors import UsageError
+from pipeline.reporting.progress import NoProgress
+from pipeline.results.record import Artifact
 
 QUICK = "{processes: 2, warmup_s: 0.05, timing_s: 0.05}"
 
@@ -51,6 +61,23 @@ class Bench:
         path.write_text(f"{source}{top}measure: {measure}\nvariants:\n{variants}")
         return path
 
+    def prepared(self, steps: RunningSteps, **asked: str) -> tuple[Builder, SourceModel]:
+        """What a run does before it builds, in this process and without a device."""
+        cache = Cache(self.home / ".cache" / "edgepress")
+        return prepare(load_experiment(self.experiment(**asked)), cache, steps, NoProgress())
+
+    def refusal(self, steps: RunningSteps, **asked: str) -> str:
+        """What a run says of input that it cannot use, in one line."""
+        with pytest.raises(UsageError) as caught:
+            self.prepared(steps, **asked)
+        return " ".join(str(caught.value).split())
+
+    def built(self, steps: RunningSteps, model: str, **asked: str) -> Artifact:
+        """The artifact of the experiment's one variant."""
+        builder, source = self.prepared(steps, model=model, **asked)
+        [variant] = builder.experiment.variants
+        return builder.build(source, variant, lambda fraction, text: None)[0]
+
     def record(self) -> dict:
         newest = max((self.folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
         return json.loads((newest / "report.json").read_text())
@@ -68,8 +95,16 @@ def tiny_models(tmp_path_factory) -> Path:
 def shared_home(tmp_path_factory):
     """One cache for all, so that what one test built the next ones need not."""
     home = tmp_path_factory.mktemp("home")
+    set_up(home)
     yield home
     stop_agents(home)
+
+
+@pytest.fixture(scope="session")
+def steps():
+    """One server of TensorFlow steps for all: importing it takes longer than most of what they do."""
+    with RunningSteps() as running:
+        yield running
 
 
 @pytest.fixture
@@ -80,9 +115,15 @@ def bench(tiny_models, shared_home, tmp_path) -> Bench:
 @pytest.fixture
 def fresh_bench(tiny_models, tmp_path):
     (tmp_path / "work").mkdir()
-    (tmp_path / "home").mkdir()
+    set_up(tmp_path / "home")
     yield Bench(tiny_models, tmp_path / "home", tmp_path / "work")
     stop_agents(tmp_path / "home")
+
+
+def set_up(home: Path) -> None:
+    devices = home / ".config" / "edgepress" / "devices"
+    devices.mkdir(parents=True)
+    (devices / "local.yaml").write_text(f"transport: local\n{CALM_YAML}")
 
 
 def stop_agents(home: Path) -> None:

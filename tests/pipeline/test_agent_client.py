@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agents import hello_line, stop_agent, write_agent, write_peer
+from agents import CALM, hello_line, stop_agent, write_agent, write_peer
 from ssh_server import SSHD, SshServer, make_key
 
 from device_agent.protocol import (
@@ -134,7 +134,7 @@ def null_job(folder: Path, **description) -> Job:
     model = blob(folder, json.dumps({"input_shape": [1, 4], **description}).encode())
     data = DataSpec(arrays[0].sha256, arrays[1].sha256, 4)
     models = (ModelSpec("model", model.sha256, "null"),)
-    return Job(JobSpec("a test", models, data, "top1", QUICK, LimitSpec(wall_s=60)), [model, *arrays])
+    return Job(JobSpec("a test", models, data, "top1", QUICK, LimitSpec(wall_s=60), CALM), [model, *arrays])
 
 
 def quiet(*_: object) -> None:

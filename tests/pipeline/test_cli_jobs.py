@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agents import stop_agent, write_agent
+from agents import CALM, CALM_YAML, stop_agent, write_agent
 
 from device_agent.protocol import DataSpec, JobSpec, LimitSpec, MeasureSpec, ModelSpec
 from pipeline.agent_client import AgentClient, Blob
@@ -56,14 +56,14 @@ class Bench:
         data = DataSpec(arrays[0].sha256, arrays[1].sha256, 4)
         self.client.acquire("ana@laptop, run tiny")
         self.client.push([*blobs, *arrays], lambda done, total: None)
-        return self.client.submit(JobSpec("tiny", named, data, "top1", QUICK, LimitSpec(wall_s=60)))
+        return self.client.submit(JobSpec("tiny", named, data, "top1", QUICK, LimitSpec(wall_s=60), CALM))
 
 
 @pytest.fixture
 def bench(tmp_path):
     agent, home = write_agent(tmp_path), tmp_path / "agent-home"
     (tmp_path / "devices").mkdir()
-    (tmp_path / "devices" / "bench.yaml").write_text(f"transport: local\nagent: {agent}\nhome: {home}\n")
+    (tmp_path / "devices" / "bench.yaml").write_text(f"transport: local\nagent: {agent}\nhome: {home}\n{CALM_YAML}")
     device = Device("bench", "local", agent=str(agent), home=str(home))
     with AgentClient(open_transport(device), "bench") as client:
         yield Bench(tmp_path, client)

@@ -1,7 +1,6 @@
 """The whole line through a real sshd on loopback, as a board is reached."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from agents import CALM_YAML
 from processes import wait_for
 from ssh_server import SSHD, SshServer, fingerprint, make_key
 
@@ -29,7 +29,8 @@ def board(bench, tmp_path):
     folder.mkdir()
     with SshServer(folder, [make_key(folder / "host")], make_key(folder / "user")) as server:
         yield server
-    shutil.rmtree(bench.home / ".config" / "edgepress", ignore_errors=True)
+    for file in ("known_hosts", "devices/board.yaml"):
+        (bench.home / ".config" / "edgepress" / file).unlink(missing_ok=True)
 
 
 def add(bench, board) -> None:
@@ -38,6 +39,8 @@ def add(bench, board) -> None:
         "--identity-file", board.user_key, "--agent", AGENT, "--home", bench.folder / "agent",
     )  # fmt: skip
     assert added.returncode == 0, added.stderr
+    with (bench.home / ".config" / "edgepress" / "devices" / "board.yaml").open("a") as file:
+        file.write(CALM_YAML)
 
 
 def test_a_board_is_added_trusted_checked_and_measured(bench, board):
