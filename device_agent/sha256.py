@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +32,42 @@ def sha256_of_bytes(content: bytes) -> str:
 
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of the file's content in hexadecimal, read in small pieces."""
+    return begin_sha256(path)()
+
+
+def begin_sha256(path: Path) -> Callable[[], str]:
+    """Return what waits for the SHA-256 of the file's content; another process reads a large file meanwhile."""
+    child = _begin_elsewhere(path) if path.stat().st_size >= _LARGE_BYTES else None
+    return lambda: (_end_elsewhere(child) if child else "") or _hashed_here(path)
+
+
+def _hashed_here(path: Path) -> str:
+    digest = _sha256()
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size >= _LARGE_BYTES:
-            found = _hashed_elsewhere(path)
-            if found:
-                return found
-        digest = _sha256()
         for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
             digest.update(chunk)
     return str(digest.hexdigest())
 
 
-def _hashed_elsewhere(path: Path) -> str:
-    """Return the hash that another Python finds; empty when it cannot, for whatever reason: then it is done here."""
+def _begin_elsewhere(path: Path) -> subprocess.Popen[str] | None:
+    command = [sys.executable, "-I", "-S", "-c", _SCRIPT, str(path)]
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _SCRIPT, str(path)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=_TIMEOUT_S,
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    said = done.stdout.decode("ascii", "replace").strip()
-    return said if done.returncode == 0 and _HEX.fullmatch(said) else ""
+    except OSError:
+        return None
+
+
+def _end_elsewhere(child: subprocess.Popen[str]) -> str:
+    """Return the hash that another Python found; empty when it could not, for whatever reason: then it is done here."""
+    with child:
+        try:
+            said = child.communicate(timeout=_TIMEOUT_S)[0].strip()
+        except (subprocess.TimeoutExpired, UnicodeDecodeError):
+            child.kill()
+            return ""
+    return said if child.returncode == 0 and _HEX.fullmatch(said) else ""
 
 
 def _sha256(content: bytes = b"") -> Any:
