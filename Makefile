@@ -49,6 +49,8 @@ benchmarks: setup
 	$(HOST)/bin/python benchmarks/cli_startup.py
 	PYTHONPATH=. $(HOST)/bin/python benchmarks/host_overhead.py
 	$(HOST)/bin/python benchmarks/footprint.py
+	$(HOST)/bin/python benchmarks/push.py
+	$(HOST)/bin/python benchmarks/fleet.py
 	$(HOST)/bin/python benchmarks/timing_fidelity.py
 	$(HOST)/bin/python benchmarks/false_alarms.py
 

@@ -22,14 +22,14 @@ from local_agent import blob_of, done, local_agent
 from device_agent.protocol import DataSpec, JobResult, JobSpec, Measurement, MeasureSpec, ModelSpec
 from models import fashion_mnist, fashion_mnist_mobilenet, fashion_mnist_resnet8
 from pipeline.agent_client import AgentClient, Blob
-from pipeline.building.artifacts import Builder
-from pipeline.building.intake import take_in
+from pipeline.building.running_steps import RunningSteps
+from pipeline.building.variants import prepare
 from pipeline.cache import user_cache
 from pipeline.config import load_experiment
 from pipeline.export import gzip_size, sha256
+from pipeline.reporting.progress import NoProgress
 from pipeline.results.comparison import SLOWER, WORSE, compare
 from pipeline.results.record import Comparison
-from pipeline.samples import fetch_samples
 
 Scores = dict[str, npt.NDArray[Any]]
 
@@ -142,14 +142,13 @@ def _ours(name: str, scratch: Path, data: Path) -> dict[str, Path]:
     text = (FOLDER / "compression_yield.yaml").read_text()
     (scratch / "ours.yaml").write_text(text.replace("MODEL", str(MODELS[name])).replace("DATA", str(data)))
     experiment = load_experiment(scratch / "ours.yaml")
-    samples = fetch_samples(experiment, user_cache(), lambda what, done, total: None)
-    builder = Builder(experiment, take_in(experiment, user_cache()), samples, user_cache())
-    source = builder.inspect()
     built = {}
-    for variant in experiment.variants:
-        artifact, _ = builder.build(source, variant, lambda fraction, text: None)
-        built[variant.name] = Path(artifact.path)
-        print(f"{name}: edgepress {variant.name}", flush=True)
+    with RunningSteps() as steps:
+        builder, source = prepare(experiment, user_cache(), steps, NoProgress())
+        for variant in experiment.variants:
+            artifact, _ = builder.build(source, variant, lambda fraction, text: None)
+            built[variant.name] = Path(artifact.path)
+            print(f"{name}: edgepress {variant.name}", flush=True)
     return built
 
 

@@ -18,7 +18,7 @@ from device_agent import log
 from device_agent.errors import Refusal
 from device_agent.home import sync_folder
 from device_agent.protocol import BLOB_MISMATCH, BLOB_MISSING, DISK_FULL, blob_path, part_path
-from device_agent.sha256 import sha256_of_bytes, sha256_of_file
+from device_agent.sha256 import begin_sha256, sha256_of_bytes, sha256_of_file
 
 _ASKED_FOR_S = 600.0
 _PART_KEPT_S = 86400.0
@@ -75,8 +75,7 @@ class BlobStore:
         with self._committing:
             if not blob.is_file():
                 self._check_quota(part, sha256, size_bytes)
-                _verify(part, sha256, size_bytes)
-                _sync_file(part)
+                _verify_and_sync(part, sha256, size_bytes)
                 part.replace(blob)
                 sync_folder(blob.parent)
         with self._using:
@@ -139,14 +138,19 @@ class BlobStore:
         return Path(self._home, "blobs").glob("[0-9a-f]*")
 
 
-def _verify(part: Path, sha256: str, size_bytes: int) -> None:
+def _verify_and_sync(part: Path, sha256: str, size_bytes: int) -> None:
+    """See that a part is what was announced, and bring it to the disk meanwhile: either takes as long as the other."""
     if not part.is_file():
         raise Refusal(BLOB_MISSING, f"{part} is not there; put the content there before blob.commit")
     size = part.stat().st_size
     if size != size_bytes:
         part.unlink()
         raise Refusal(BLOB_MISMATCH, f"blob {sha256} arrived with {size} bytes; expected {size_bytes}")
-    found = sha256_of_file(part)
+    hashed = begin_sha256(part)
+    try:
+        _sync_file(part)
+    finally:
+        found = hashed()
     if found != sha256:
         part.unlink()
         raise Refusal(BLOB_MISMATCH, f"blob {sha256} arrived with SHA-256 {found}; it was removed, send it again")

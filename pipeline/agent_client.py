@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import time
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +19,6 @@ from device_agent.protocol import (
     JobSpec,
     Lease,
     job_file_path,
-    part_path,
     to_json,
 )
 from pipeline.devices.agent_answers import (
@@ -29,20 +28,19 @@ from pipeline.devices.agent_answers import (
     FoundJob,
     GrantedLease,
     JobState,
-    MissingBlobs,
     checked_file,
 )
 from pipeline.devices.agent_session import AgentSession, Message, OnEvent, open_session
 from pipeline.devices.agent_stream import printable
 from pipeline.devices.follower import Follower
-from pipeline.devices.transfers import Blob, Meter, TransferProgress, Upload, is_here, often, plan_upload
+from pipeline.devices.pushing import Push
+from pipeline.devices.transfers import Blob, Meter, TransferProgress, is_here, often
 from pipeline.devices.transport import Transport
-from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceLeased, DeviceUnreachable
+from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceInterrupted, DeviceLeased, DeviceUnreachable
 
 __all__ = ["AgentClient", "AgentStatus", "Blob", "FoundJob", "TransferProgress"]
 
 ANSWER_TIMEOUT_S = 60.0
-HASHING_TIMEOUT_S = 900.0
 PATIENCE_S = 600.0
 LEASE_TTL_S = 60.0
 
@@ -55,15 +53,17 @@ class AgentClient:
     Args:
         transport: how to reach the device; closed together with the client.
         device_name: how messages name it.
-        wait: sleeps between attempts to connect again, given seconds.
+        wait: sleeps between attempts to connect again, given seconds; by default until ``interrupt`` at most.
     """
 
-    def __init__(self, transport: Transport, device_name: str, wait: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, transport: Transport, device_name: str, wait: Callable[[float], object] | None = None) -> None:
         self._transport = transport
         self._device = device_name
-        self._wait = wait
+        self._stop = threading.Event()
+        self._wait = wait or self._stop.wait
         self._session: AgentSession | None = None
         self._token = ""
+        self._interrupted = ""
 
     def __enter__(self) -> Self:
         return self
@@ -89,8 +89,20 @@ class AgentClient:
         """
         return self._connected().hello
 
+    def interrupt(self, reason: str) -> None:
+        """Have the call under way in another thread, and every later one but ``close``, raise DeviceInterrupted.
+
+        A job on the device goes on.
+        """
+        self._interrupted = reason
+        self._stop.set()
+        if session := self._session:
+            session.interrupt()
+
     def close(self) -> None:
         """Release the lease, as far as the agent can be told, and close the conversation and the transport."""
+        self._interrupted = ""
+        self._stop.clear()
         with suppress(DeviceError):
             self.release()
         self._drop_session()
@@ -145,20 +157,26 @@ class AgentClient:
     def push(self, blobs: Sequence[Blob], progress: TransferProgress) -> int:
         """Bring files to the device: only those it lacks, and of those only the rest when a part is there already.
 
+        A cut connection is opened again, and what has arrived before is not sent twice.
+
         Returns:
             How many bytes were sent.
 
         Raises:
             DeviceFull: if there is no room; nothing is sent when that is known before.
+            DeviceUnreachable: if a cut connection does not come back while the lease lasts.
             AgentError: NOT_LEASED if the lease was lost meanwhile.
         """
-        uploads = self._plan({blob.sha256: blob for blob in blobs})
-        self._check_room(uploads)
-        meter = Meter(sum(upload.bytes_to_send for upload in uploads), often(progress, LEASE_TTL_S / 3, self.renew))
-        meter.advance(0)
-        for upload in uploads:
-            self._send(upload, meter)
-        return meter.done_bytes
+        follower = Follower("", lambda event: None)
+
+        def on_bytes() -> None:
+            self._check_interrupted()
+            follower.note_progress()
+
+        kept = often(progress, LEASE_TTL_S / 3, self.renew)
+        push = Push(self._call, self._transport, self._device, self.hello.home, blobs, self._token, kept, on_bytes)
+        self._patiently(follower, LEASE_TTL_S, push.send_rest)
+        return push.sent_bytes
 
     def find(self, spec: JobSpec) -> FoundJob:
         """Return the job of this specification that the agent has; its state is "unknown" when there is none."""
@@ -227,34 +245,6 @@ class AgentClient:
         """Stop a job and return its state."""
         return self._call(JobState, "job.cancel", {"job_id": job_id}).state
 
-    def _plan(self, by_hash: dict[str, Blob]) -> list[Upload]:
-        params = {"sha256": list(by_hash), "token": self._token}
-        answer = self._call(MissingBlobs, "blob.missing", params, HASHING_TIMEOUT_S)
-        unasked = [entry.sha256 for entry in answer.missing if entry.sha256 not in by_hash]
-        if unasked:
-            raise DeviceError(f"the agent on {self._device} misses {unasked[0]}, which it was not asked about")
-        return [plan_upload(by_hash[entry.sha256], entry) for entry in answer.missing]
-
-    def _check_room(self, uploads: list[Upload]) -> None:
-        if not uploads:
-            return
-        need = sum(upload.bytes_to_allocate for upload in uploads)
-        status = self.status()
-        if need > status.free_bytes:
-            raise DeviceFull(
-                f"{self._device} has no room: {need} bytes are needed, {status.free_bytes} are free in "
-                f'{printable(status.home)}; make room there, or set "home" in the device\'s file to another disk'
-            )
-
-    def _send(self, upload: Upload, meter: Meter) -> None:
-        blob = upload.blob
-        # An empty file has nothing to send, but must be there to be committed.
-        if upload.bytes_to_send or not upload.part_bytes:
-            remote = part_path(self.hello.home, blob.sha256)
-            self._transport.put_file(blob.path, remote, upload.offset, meter.advance)
-        params = {"sha256": blob.sha256, "size_bytes": upload.size_bytes, "token": self._token}
-        self._call(Done, "blob.commit", params, HASHING_TIMEOUT_S)
-
     def renew(self) -> None:
         """Say that we are still there, if the device is leased to us.
 
@@ -272,6 +262,7 @@ class AgentClient:
                 follower.note_connected()
                 return ask()
             except DeviceUnreachable:
+                self._check_interrupted()
                 follower.note_cut()
                 if follower.missing_s >= patience_s:
                     raise
@@ -307,9 +298,15 @@ class AgentClient:
             raise
         except BaseException:
             self._drop_session()
+            self._check_interrupted()
             raise
 
+    def _check_interrupted(self) -> None:
+        if self._interrupted:
+            raise DeviceInterrupted(f"{self._device}: {self._interrupted}")
+
     def _connected(self) -> AgentSession:
+        self._check_interrupted()
         if self._session is None:
             self._session = open_session(self._transport.open_stream(), self._device)
         return self._session

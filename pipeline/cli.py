@@ -8,8 +8,16 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pipeline.experiment import Run
+    from pipeline.results.fleet_store import FleetRun
+    from pipeline.results.record import RunRecord
 
 INTERRUPTED = 130
 BUDGET_MISSED = 3
@@ -40,7 +48,13 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("experiment", type=click.Path(path_type=Path))
-@click.option("--device", help="Measure on this device instead of the experiment's.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    help="Measure on this device, or on all with a tag (tag:NAME), instead of the experiment's; may be given again.",
+)
+@click.option("--resume", metavar="RUN", default="", help="Do the rest of RUN, a run on several devices: id or folder.")
 @click.option("--reuse", is_flag=True, help="Take over the measurements of an earlier run of the very same job.")
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
@@ -49,34 +63,41 @@ def cli() -> None:
 @click.option("--quiet", is_flag=True, help="Print nothing but the results.")
 @click.pass_context
 def run(
-    ctx: click.Context, experiment: Path, device: str | None, reuse: bool, output: Path, wait: bool, quiet: bool
+    ctx: click.Context,
+    experiment: Path,
+    devices: tuple[str, ...],
+    resume: str,
+    reuse: bool,
+    output: Path,
+    wait: bool,
+    quiet: bool,
 ) -> None:
-    """Build every variant of EXPERIMENT, measure them on the device, and write the report.
+    """Build every variant of EXPERIMENT, measure them on the device or devices, and write the report.
 
-    Ends with exit code 3 when no variant meets the budget, and 1 when none could be measured.
+    Ends with exit code 3 when no variant meets the budget, and 1 when none could be measured, on any of the devices.
     """
-    from dataclasses import replace
-
     from rich.console import Console
 
     from pipeline.cache import user_cache
     from pipeline.config import load_experiment
     from pipeline.experiment import Options, run_experiment
     from pipeline.reporting.progress import NoProgress
-    from pipeline.reporting.terminal import RunDisplay, run_summary
+    from pipeline.reporting.terminal import RunDisplay
 
     asked = load_experiment(experiment)
-    asked = asked if device is None else replace(asked, device=device)
-    options = Options(output, user_cache(), reuse, wait)
+    options = Options(output, user_cache(), reuse, wait, devices, resume)
     console = Console()
     if quiet:
         finished = run_experiment(asked, options, NoProgress())
     else:
         with RunDisplay(console, asked.metric) as display:
             finished = run_experiment(asked, options, display)
-    console.print(run_summary(finished.record, console.width))
+    console.print(_summary(finished.found, console.width))
     console.print(f"report: {finished.folder / 'report.html'}", soft_wrap=True)
-    ctx.exit(_exit_code(finished.record.verdict.chosen is not None, any(v.valid for v in finished.record.variants)))
+    if finished.rest:
+        why = "interrupted; the rest" if finished.interrupted else "the rest"
+        console.print(f"{why}: edgepress run {experiment} --resume {finished.folder}", soft_wrap=True)
+    ctx.exit(_exit_code(finished))
 
 
 @cli.command()
@@ -189,10 +210,20 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _exit_code(chosen: bool, measured: bool) -> int:
-    if chosen:
-        return 0
-    return BUDGET_MISSED if measured else 1
+def _summary(found: RunRecord | FleetRun, width: int) -> RenderableType:
+    from pipeline.reporting.fleet_terminal import fleet_summary
+    from pipeline.reporting.terminal import run_summary
+    from pipeline.results.record import RunRecord
+
+    return run_summary(found, width) if isinstance(found, RunRecord) else fleet_summary(found)
+
+
+def _exit_code(finished: Run) -> int:
+    if finished.interrupted:
+        return INTERRUPTED
+    if not finished.measured:
+        return 1
+    return 0 if finished.budget_met else BUDGET_MISSED
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ EdgepressError                    exit code 1
     ├── DeviceFull                no room on the board
     ├── ProvisioningFailed        the agent could not be installed or removed; what ran there before runs on
     │   └── NoRuntimeFits         no runtime can run on this board
+    ├── DeviceInterrupted         given up from here: Ctrl-C, or its time was over
     └── AgentError                the agent answered with an error
         └── DeviceLeased          another has the device
 
@@ -114,6 +115,10 @@ class ProvisioningFailed(DeviceError):
 
 class NoRuntimeFits(ProvisioningFailed):
     """No runtime can run on this board; the message has the reason for each."""
+
+
+class DeviceInterrupted(DeviceError):
+    """What goes on on the device was left to itself: by Ctrl-C, or because its time was over."""
 
 
 class AgentError(DeviceError):

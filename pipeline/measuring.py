@@ -159,7 +159,8 @@ def measure(
     """
     hello = client.hello
     runtimes = sorted((runtime.name, runtime.version) for runtime in hello.runtimes)
-    key = key_of(to_json(spec), to_json(hello.device), runtimes, hello.agent_version)
+    # By name too: two boards of one kind say the same of themselves.
+    key = key_of(client.device, to_json(spec), to_json(hello.device), runtimes, hello.agent_version)
     folder = cache.subfolder("measurements") / key
     if reuse and folder.is_dir():
         earlier = _loaded(folder, reused=True)

@@ -18,6 +18,23 @@ def processes_with(words: str) -> list[int]:
     return found
 
 
+def processes_holding(folder: Path) -> list[int]:
+    """Return the living processes that have a file below ``folder`` open, as a step has its log, but for this one."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if path.readlink().is_relative_to(folder):
+                found.add(int(path.parts[2]))
+        except OSError:
+            continue
+    return sorted(found - {os.getpid()})
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Return the processes of steps, not the server that forks them, that have a file below ``folder`` open."""
+    return [pid for pid in processes_holding(folder) if Path(f"/proc/{pid}/comm").read_text() == "edgepress-step\n"]
+
+
 def wait_for(condition, deadline_s=60):
     """Return as soon as ``condition()`` holds; fail when it does not within ``deadline_s`` seconds."""
     deadline = time.monotonic() + deadline_s

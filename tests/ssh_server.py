@@ -34,14 +34,25 @@ class SshServer:
     """A running sshd that lets the present user in with ``user_key``; one more process at each ``start``.
 
     ``environment`` is what its sessions have, in place of what sshd would give them.
+
+    ``host`` is the address it listens on; ``prefix`` is a command that runs another, such as in a network namespace.
     """
 
-    host = "127.0.0.1"
+    max_startups = "100"
 
     def __init__(
-        self, folder: Path, host_keys: list[Path], user_key: Path, log: list[str] | None = None, **environment: str
+        self,
+        folder: Path,
+        host_keys: list[Path],
+        user_key: Path,
+        log: list[str] | None = None,
+        host: str = "127.0.0.1",
+        prefix: tuple[str, ...] = (),
+        **environment: str,
     ) -> None:
         self.folder = folder
+        self.host = host
+        self.prefix = prefix
         self.host_keys = host_keys
         self.user_key = user_key
         self.environment = environment
@@ -59,6 +70,12 @@ class SshServer:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        """The process that listens."""
+        assert self._daemon is not None
+        return self._daemon.pid
+
+    @property
     def known_hosts_line(self) -> str:
         """What a known_hosts file says of this server's first key."""
         kind, content = self.host_keys[0].with_name(f"{self.host_keys[0].name}.pub").read_text().split()[:2]
@@ -66,12 +83,17 @@ class SshServer:
 
     def start(self) -> None:
         """Start the server and wait until it listens."""
+        if SSHD is None:
+            raise RuntimeError("no sshd on this machine; install openssh-server")
         config = self._write_config()
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
         self._listening.clear()
         self._daemon = subprocess.Popen(
-            [str(SSHD), "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [*self.prefix, SSHD, "-D", "-e", "-f", str(config)],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         threading.Thread(target=self._read_log, args=(self._daemon,), daemon=True).start()
         if not self._listening.wait(START_TIMEOUT_S):
@@ -123,7 +145,7 @@ class SshServer:
             "KbdInteractiveAuthentication": "no",
             "PermitRootLogin": "yes",
             "UseDNS": "no",
-            "MaxStartups": 100,
+            "MaxStartups": self.max_startups,
             "Subsystem": "sftp internal-sftp",
         }
         lines = [f"{key} {value}\n" for key, value in settings.items()]

@@ -9,6 +9,7 @@ import pytest
 from pipeline.cli import cli
 from pipeline.config import load_experiment
 from pipeline.config.sections import ExperimentSection
+from pipeline.results.fleet_record import FleetRecord
 from pipeline.results.record import RunRecord
 from pipeline.yaml_file import Section, load_yaml
 
@@ -72,17 +73,20 @@ def within(kind: object, place: str) -> dict[type, str]:
     return {cls: where for argument in typing.get_args(kind) for cls, where in within(argument, inner).items()}
 
 
-RECORD = parts(RunRecord)
+RECORD = [("What a record has", part, place) for part, place in parts(RunRecord).items()]
+FLEET = [("What a run on several devices has", part, place) for part, place in parts(FleetRecord).items()]
 
 
-@pytest.mark.parametrize("part", RECORD, ids=lambda part: part.__name__)
-def test_every_field_of_a_record_stands_in_the_docs_with_its_part(part):
-    page = (ROOT / "docs" / "measurement.md").read_text().partition("## What a record has")[2]
+@pytest.mark.parametrize(
+    ("section", "part", "place"), [*RECORD, *FLEET], ids=lambda value: getattr(value, "__name__", "")
+)
+def test_every_field_of_a_record_stands_in_the_docs_with_its_part(section, part, place):
+    page = (ROOT / "docs" / "measurement.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
     rows = [line.split(" | ", 1) for line in page.splitlines() if line.startswith("| ")]
     [fields] = [
         text
-        for place, text in rows
-        if RECORD[part] in place.replace("`", "").strip("| ").replace(" and other ", ", ").split(", ")
+        for places, text in rows
+        if place in places.replace("`", "").strip("| ").replace(" and other ", ", ").split(", ")
     ]
     assert [field.name for field in dataclasses.fields(part) if f"`{field.name}`" not in fields] == []
 

@@ -5,6 +5,7 @@ A model is a JSON file such as ``{"input_shape": [1, 4], "output": [0.1, 0.9], "
 * ``input_shape``, ``dtype`` ("float32"), ``scale`` and ``zero_point`` of the input; the output has the same type.
 * ``output``: what every invoke answers, as [batch, n] in real numbers; without it the input comes back as [batch, n].
 * ``invoke_us``: how long an invoke keeps the processor busy.
+* ``sleep_us``: how long an invoke sleeps, for many boards on one machine.
 * ``work``: how many multiplications of two 48x48 matrices an invoke does, for times with a machine's own noise.
 * ``fault``: "segfault", "abort", "kill", "exit", "hang", "raise", "nan", "memory" or "disk", none of them simulated;
   at the first invoke, after ``fault_after`` invokes, or with ``"fault_at": "load"`` when the model is opened.
@@ -66,6 +67,7 @@ class _NullModel:
         self.inputs: tuple[Tensor, ...] = (Tensor("input", shape, dtype, scale, zero_point),)
         self.outputs: tuple[Tensor, ...] = (Tensor("output", (batch, size), dtype, scale, zero_point),)
         self._invoke_ns = description.get("invoke_us", 0) * 1000
+        self._sleep_s = description.get("sleep_us", 0) / 1e6
         self._invokes_left = description.get("fault_after", 0)
         self._work = range(description.get("work", 0))
         self._left, self._right, self._product = _aligned_matrices()
@@ -82,6 +84,8 @@ class _NullModel:
         self._invokes_left -= 1
         for _ in self._work:
             np.matmul(self._left, self._right, out=self._product)
+        if self._sleep_s:
+            time.sleep(self._sleep_s)
         deadline = time.perf_counter_ns() + self._invoke_ns
         while time.perf_counter_ns() < deadline:
             pass

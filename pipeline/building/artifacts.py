@@ -13,7 +13,8 @@ from typing import Any
 
 from pipeline import compression
 from pipeline.building.kept_files import keep
-from pipeline.building.step_process import Report, RunningSteps, StepProcess
+from pipeline.building.running_steps import RunningSteps
+from pipeline.building.step_process import Report, StepProcess
 from pipeline.cache import Cache, key_of
 from pipeline.config import Experiment, Step, Variant
 from pipeline.errors import ModelError, StepError, UsageError
@@ -63,7 +64,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class _Node:
+class Node:
     """One thing to build: a step process, and the key of everything that went into it."""
 
     key: str
@@ -78,9 +79,9 @@ class Builder:
     model: ModelFile
     samples: Samples
     cache: Cache
+    steps: RunningSteps
     # Two variants may share a step: whoever comes second waits for the first, then finds it in the cache.
     _locks: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
-    _running: RunningSteps = field(default_factory=RunningSteps)
     # Our copies of the files that settings name, by path: looked at once, so that a run uses one content throughout.
     _files: dict[str, Path] = field(default_factory=dict)
 
@@ -98,7 +99,7 @@ class Builder:
         request = {"kind": "inspect", "source": str(self.model.kept), "format": kind, "survey": survey}
         files = {"data": self._with_files(data), "score": self._score(None)}
         process = self._process(f"model {path}", {**request, **files})
-        folder, _ = self._built(_Node(key, process), lambda fraction, text: None)
+        folder, _ = self._built(Node(key, process), lambda fraction, text: None)
         facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         inputs, outputs = (tuple(map(_tensor, facts[end])) for end in ("inputs", "outputs"))
         if len(inputs) != 1 or len(outputs) != 1:
@@ -140,7 +141,7 @@ class Builder:
             if surveyed.error and surveyed.step in variant.steps:
                 raise StepError(f"{variant.name}: {surveyed.step.technique}: {surveyed.error}")
         _check_runtime(variant, self.experiment.runtime)
-        nodes = self._chain(source, variant)
+        nodes = self.chain(source, variant)
         folders: list[Path] = []
         fresh = False
         for index, node in enumerate(nodes):
@@ -153,12 +154,8 @@ class Builder:
         report(1.0, "done")
         return _artifact(folders, variant), not fresh
 
-    def stop(self) -> None:
-        """End every step that is still under way; none can be started afterwards."""
-        self._running.stop()
-
-    def _chain(self, source: SourceModel, variant: Variant) -> list[_Node]:
-        nodes: list[_Node] = []
+    def chain(self, source: SourceModel, variant: Variant) -> list[Node]:
+        nodes: list[Node] = []
         path, kind, key = source.kept, source.format, source.sha256
         rewriting = [step for step in variant.steps if compression.rewrites(step.technique)]
         converting = [step for step in variant.steps if not compression.rewrites(step.technique)]
@@ -185,7 +182,7 @@ class Builder:
 
     def _node(
         self, work: str, source: SourceModel, source_key: str, path: Path, kind: Format, steps: list[Step], label: str
-    ) -> _Node:
+    ) -> Node:
         data = {
             **self._data(source.inputs[0].dtype),
             # Only the conversion looks at where the flatbuffer will run: another runtime needs no other training.
@@ -198,7 +195,7 @@ class Builder:
         key = key_of(work, source_key, kind, list(map(self._keyed, steps)), data, samples, toolchain())
         score = self._score(source.reference)
         request = {"kind": work, "source": str(path), "format": kind, "steps": described, "score": score}
-        return _Node(key, self._process(label, {**request, "data": {**self._with_files(data), "teacher": teacher}}))
+        return Node(key, self._process(label, {**request, "data": {**self._with_files(data), "teacher": teacher}}))
 
     def _described(self, step: Step) -> dict[str, Any]:
         """Return a step as its process gets it: a file that its settings name by the path of our copy."""
@@ -243,11 +240,11 @@ class Builder:
     def _process(self, label: str, request: dict[str, Any]) -> StepProcess:
         return StepProcess(label, request, self.experiment.limits.step_timeout_s)
 
-    def _built(self, node: _Node, report: Report) -> tuple[Path, bool]:
+    def _built(self, node: Node, report: Report) -> tuple[Path, bool]:
         with self._locks[node.key]:
             with self.cache.entry("builds", node.key) as (folder, was_there):
                 if not was_there:
-                    node.process.run(folder, report, self._running)
+                    node.process.run(folder, report, self.steps)
             return self.cache.folder / "builds" / node.key, was_there
 
 
@@ -269,7 +266,10 @@ def toolchain() -> dict[str, str]:
     folder = Path(__file__).parents[1]
     rooms = ("compression", "flatbuffer", "model_formats", "training")
     ours = [path for room in rooms for path in sorted((folder / room).glob("*.py"))]
-    ours += [folder / "export.py", folder / "building" / "evidence.py", folder / "building" / "step_worker.py"]
+    ours += [
+        folder / "export.py",
+        *(folder / "building" / f"{name}.py" for name in ("evidence", "step_server", "step_worker")),
+    ]
     return {**versions, "edgepress": key_of([file_sha256(path) for path in ours])[:16]}
 
 

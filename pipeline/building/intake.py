@@ -15,7 +15,8 @@ from pipeline import compression
 from pipeline.building import memory
 from pipeline.building.artifacts import ModelFile, toolchain
 from pipeline.building.kept_files import keep
-from pipeline.building.step_process import Report, RunningSteps, StepProcess
+from pipeline.building.running_steps import RunningSteps
+from pipeline.building.step_process import Report, StepProcess
 from pipeline.cache import Cache, key_of
 from pipeline.config import Experiment
 from pipeline.errors import ModelError
@@ -45,7 +46,7 @@ def take_in(experiment: Experiment, cache: Cache) -> ModelFile:
 
 
 def converted(
-    model: ModelFile, experiment: Experiment, samples: Samples, cache: Cache, report: Report
+    model: ModelFile, experiment: Experiment, samples: Samples, cache: Cache, steps: RunningSteps, report: Report
 ) -> tuple[ModelFile, Samples]:
     """Return an ONNX model as a Keras model or a SavedModel, and the samples as that takes them; others as they are.
 
@@ -68,7 +69,7 @@ def converted(
     process = StepProcess(f"model {model.path}", request, experiment.limits.step_timeout_s)
     with cache.entry("builds", key) as (folder, was_there):
         if not was_there:
-            process.run(folder, report, RunningSteps())
+            process.run(folder, report, steps)
     folder = cache.folder / "builds" / key
     facts = json.loads((folder / "onnx.json").read_text(encoding="utf-8"))
     made = ModelFile(model.path, folder / facts["file"], facts["format"], key, tuple(facts["functions"]))

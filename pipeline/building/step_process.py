@@ -3,72 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import selectors
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BufferedWriter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pipeline import errors
+from pipeline.building.running_steps import RunningSteps, StepChild
 from pipeline.cache import write_text
 
 Report = Callable[[float, str], None]
 """Called with the share of the step that is done, from 0 to 1, and a few words."""
 
 _LOG_LINES = 8
-
-
-class Stopped(Exception):
-    """The run has been stopped: its steps ended before their time, which says nothing of them."""
-
-
-class RunningSteps:
-    """The step processes that are under way, so that an interrupted run can end them all."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._children: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
-
-    def start(self, command: list[str], stderr: BufferedWriter) -> subprocess.Popen[bytes]:
-        """Start a child. Raises Stopped when the run has been stopped."""
-        with self._lock:
-            if self._stopped:
-                raise Stopped
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                start_new_session=True,  # Ctrl-C is the parent's to handle
-                # A user's own choice of Keras backend or data format must not change what is built under one key.
-                env={**os.environ, "KERAS_BACKEND": "tensorflow", "KERAS_HOME": f"{stderr.name}.keras_home"},
-            )
-            self._children.add(child)
-            return child
-
-    def end(self, child: subprocess.Popen[bytes]) -> None:
-        """End a child that is still running, and forget it. Raises Stopped when the run has been stopped."""
-        _stop(child)
-        with self._lock:
-            self._children.discard(child)
-            if self._stopped:
-                raise Stopped
-
-    def stop(self) -> None:
-        """Kill every child; none can be started afterwards."""
-        with self._lock:
-            self._stopped = True
-            for child in self._children:
-                if child.poll() is None:
-                    os.killpg(child.pid, signal.SIGKILL)
+_SERVER_START_S = 300.0
+"""How long importing TensorFlow may take."""
 
 
 @dataclass(frozen=True)
@@ -89,37 +40,29 @@ class StepProcess:
         write_text(folder / "request.json", json.dumps({**self.request, "folder": str(folder)}, indent=1))
         log = folder / "log.txt"
         with log.open("wb") as stderr:
-            command = [
-                sys.executable,
-                "-P",
-                "-m",
-                "pipeline.building.step_worker",
-                str(folder / "request.json"),
-                str(os.getpid()),
-            ]
-            child = running.start(command, stderr)
+            child = running.start(folder / "request.json", stderr)
             try:
                 outcome = self._follow(child, report)
             finally:
                 running.end(child)
-        self._judge(child.returncode, outcome, log)
+        returncode = child.returncode if child.returncode is not None else running.server_returncode()
+        self._judge(returncode, outcome, log)
 
-    def _follow(self, child: subprocess.Popen[bytes], report: Report) -> dict[str, Any]:
-        """Pass progress on until the child closes its output; return its last word."""
-        assert child.stdout is not None
-        deadline = time.monotonic() + self.timeout_s
+    def _follow(self, child: StepChild, report: Report) -> dict[str, Any]:
+        """Pass progress on until the child has ended; return its last word. The clock runs from its first."""
         outcome: dict[str, Any] = {}
-        for line in _lines(child.stdout, deadline):
-            message = json.loads(line)
+        for _ in child.lines(time.monotonic() + _SERVER_START_S):
+            break
+        deadline = time.monotonic() + self.timeout_s
+        for message in child.lines(deadline):
             if "fraction" in message:
                 report(message["fraction"], message["text"])
-            else:
+            elif "returncode" not in message:
                 outcome = message
         if time.monotonic() >= deadline and not outcome:
             raise errors.StepError(
                 f"{self.label}: not finished after {self.timeout_s:g} s; raise limits.step_timeout_s"
             )
-        child.wait()
         return outcome
 
     def _judge(self, returncode: int | None, outcome: dict[str, Any], log: Path) -> None:
@@ -131,29 +74,6 @@ class StepProcess:
         if outcome["error"] == "DiskFull":
             raise errors.StorageError(f"{message}; make room in {log.parent.parent} and run again")
         raise getattr(errors, outcome["error"], errors.StepError)(message)
-
-
-def _lines(stream: IO[bytes], deadline: float) -> Any:
-    """Yield lines until the end of the stream or the deadline, without a thread."""
-    pending = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while (left := deadline - time.monotonic()) > 0:
-            if not selector.select(left):
-                return
-            chunk = os.read(stream.fileno(), 65536)
-            if not chunk:
-                return
-            *whole, pending = (pending + chunk).split(b"\n")
-            yield from whole
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-    if child.stdout is not None:
-        child.stdout.close()
 
 
 def _death(returncode: int | None) -> str:

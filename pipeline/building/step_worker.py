@@ -1,18 +1,15 @@
-"""One TensorFlow step in a process of its own: ``python -m pipeline.building.step_worker REQUEST.json PARENT_PID``.
+"""What one TensorFlow step does, in the process that ``step_server`` has forked for it.
 
-Progress and, at the end, the outcome go to the parent as one JSON object a line on what was standard output at the
-start; whatever TensorFlow prints goes to standard error, which the parent keeps as the step's log.
+Progress and, at the end, the outcome go to the parent as one JSON object a line on the step's channel; whatever
+TensorFlow prints goes to standard error, which the parent keeps as the step's log.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import functools
 import json
 import os
-import signal
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,19 +26,12 @@ from pipeline.model_formats.model_files import as_tf_keras, load_keras
 from pipeline.results.record import LeftLayer, StepEvidence, TensorInfo
 from pipeline.training.training_data import Teacher, TrainingData
 
-_PR_SET_PDEATHSIG = 1
 
-
-def main() -> None:
-    """Read the request, do the step, tell the outcome."""
-    _die_with_parent(int(sys.argv[2]))
-    channel = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    if request["kind"] != "onnx":  # onnx2keras builds what tf.keras is, which must be Keras 3
-        # TF-MOT sets it as it is imported; setting it here first makes the order of imports irrelevant.
-        os.environ["TF_USE_LEGACY_KERAS"] = "1"
+def do_step(request_file: Path, channel: TextIO) -> None:
+    """Read the request, do the step, tell the outcome on ``channel``; what is not a user's to mend is raised."""
+    request = json.loads(request_file.read_text(encoding="utf-8"))
+    if request["kind"] == "onnx":  # onnx2keras builds what tf.keras is, which must be Keras 3
+        del os.environ["TF_USE_LEGACY_KERAS"]
     try:
         _STEPS[request["kind"]](request, channel)
     except EdgepressError as error:
@@ -285,15 +275,3 @@ def _write(request: dict[str, Any], name: str, facts: dict[str, Any]) -> None:
 
 def _tell(channel: TextIO, **message: Any) -> None:
     channel.write(json.dumps(message) + "\n")
-
-
-def _die_with_parent(parent: int) -> None:
-    """A parent that was killed takes its training along; Linux only, elsewhere the step ends by itself."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # killed while this process was still importing
-            sys.exit("the parent is gone")
-
-
-if __name__ == "__main__":
-    main()

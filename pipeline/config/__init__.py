@@ -74,11 +74,13 @@ class Measure:
 class Limits:
     """Seconds for one compression step and one block on the device; a block's MiB and CPU seconds, 0 for no limit.
 
+    ``device_timeout_s`` is for all that is done on one device, from its lease to its result, 0 for no limit.
     ``host_memory_mib`` is for all steps on this machine together, 0 for what is available.
     """
 
     step_timeout_s: float
     block_timeout_s: float
+    device_timeout_s: float
     memory_mib: int
     cpu_s: int
     host_memory_mib: int
@@ -86,7 +88,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment as asked for: nothing is loaded or looked up yet."""
+    """An experiment as asked for: nothing is loaded or looked up yet. ``devices`` are names, or "tag:NAME"."""
 
     name: str
     file: Path
@@ -94,7 +96,7 @@ class Experiment:
     model: Path
     data: DataSource
     metric: str
-    device: str
+    devices: tuple[str, ...]
     runtime: str
     threads: tuple[int, ...]
     delegate: str
@@ -124,7 +126,7 @@ def load_experiment(path: Path) -> Experiment:
         model=task.CHECKPOINT if task else folder / Path(str(section.model)).expanduser(),
         data=_data_source(section.data, folder),
         metric=section.metric or task.METRIC,  # type: ignore[union-attr]  # checked: no task means a metric is given
-        device=section.device,
+        devices=tuple(section.devices or [section.device or "local"]),
         runtime=section.runtime,
         threads=section.threads,
         delegate=section.delegate,

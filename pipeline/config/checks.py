@@ -20,7 +20,18 @@ def known_tasks() -> list[str]:
 
 def deeper_mistakes(document: Any) -> list[tuple[Location, str]]:
     """Find what one section alone cannot see: names that must exist, keys that exclude each other, steps."""
-    return [*_source_mistakes(document), *_name_mistakes(document), *_variant_mistakes(document)]
+    return [
+        *_source_mistakes(document),
+        *_device_mistakes(document),
+        *_name_mistakes(document),
+        *_variant_mistakes(document),
+    ]
+
+
+def _device_mistakes(document: Mapping[str, Any]) -> list[tuple[Location, str]]:
+    if document.get("device") is None or document.get("devices") is None:
+        return []
+    return [(("device",), '"device" and "devices" exclude each other')]
 
 
 def _source_mistakes(document: Mapping[str, Any]) -> list[tuple[Location, str]]:

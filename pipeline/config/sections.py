@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.yaml_file import Section
 
@@ -38,11 +38,19 @@ def _threads(value: object) -> object:
     return tuple(counts)
 
 
+def _no_device_twice(value: list[str]) -> list[str]:
+    twice = next((name for name in value if value.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f'expected each device once, and "{twice}" is there twice')
+    return value
+
+
 # Defaults are not validated: a share, seconds and a tuple already.
 Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=str), Field(gt=0, le=1)]
 Duration = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str), Field(gt=0, le=604800)]
 Day = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str), Field(gt=0, le=86400)]
 Threads = Annotated[tuple[int, ...], BeforeValidator(_threads, json_schema_input_type=int | list[int])]
+Devices = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_no_device_twice)]
 
 
 class DataSection(Section):
@@ -81,6 +89,7 @@ class LimitsSection(Section):
 
     step_timeout_s: float = Field(3600, gt=0, le=604800)
     block_timeout_s: float = Field(600, ge=0.1, le=86400)
+    device_timeout_s: float = Field(0, ge=0, le=604800)
     memory_mib: int = Field(0, ge=0, le=1 << 24)
     cpu_s: int = Field(0, ge=0, le=604800)
     host_memory_mib: int = Field(0, ge=0, le=1 << 24)
@@ -107,7 +116,8 @@ class ExperimentSection(Section):
     model: str | None = Field(None, description="a path to a .keras, .h5, .onnx or .tflite file or a SavedModel folder")
     data: DataSection = DataSection()
     metric: str | None = Field(None, description="the name of a metric")
-    device: str = Field("local", description="the name of a device")
+    device: str | None = Field(None, description="the name of a device, or tag:NAME for all that have the tag")
+    devices: Devices | None = Field(None, description="a list of one device or more, each a name or tag:NAME")
     runtime: str = Field("litert", description="the name of a runtime")
     threads: Threads = Field((1,), description="an integer, or a list of integers to try each")
     delegate: Literal["xnnpack", "none", "gpu"] = "xnnpack"

@@ -86,6 +86,10 @@ class AgentSession:
         """End the conversation."""
         self._stream.close()
 
+    def interrupt(self) -> None:
+        """Have the call that waits for an answer, in another thread, raise DeviceUnreachable at once."""
+        self._stream.interrupt()
+
     def _encoded(self, method: str, params: Message) -> bytes:
         try:
             return encode({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})

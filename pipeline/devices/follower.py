@@ -1,4 +1,4 @@
-"""How far a job has been followed, and how long its connection has been missing."""
+"""How far a job has been followed, or files been sent, and how long the connection has been missing."""
 
 from __future__ import annotations
 
@@ -32,10 +32,14 @@ class Follower:
 
     def deliver(self, event: JobEvent) -> None:
         """Hand on an event unless it was before."""
-        self._earlier_s, self._pause_s = 0.0, FIRST_PAUSE_S
+        self.note_progress()
         if event.job_id == self.job_id and event.seq > self.last_seq:
             self.last_seq = event.seq
             self._on_event(event)
+
+    def note_progress(self) -> None:
+        """Note that something came of the connection: what it was missing for before does not count any more."""
+        self._earlier_s, self._pause_s = 0.0, FIRST_PAUSE_S
 
     def note_cut(self) -> None:
         """Note that there is no connection now."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -140,6 +141,11 @@ class LocalStream:
         self._socket.close()
         self._stop()
         self._errors.close()
+
+    def interrupt(self) -> None:
+        """Wake who waits for a line; see ``AgentStream``."""
+        with suppress(OSError):  # it may have been closed meanwhile
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _receive(self, deadline: float | None) -> None:
         self._socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))

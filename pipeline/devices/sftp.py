@@ -6,23 +6,47 @@ paramiko errors pass through: the caller knows the connection. What is said here
 from __future__ import annotations
 
 import posixpath
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import paramiko
-from paramiko.sftp import CMD_EXTENDED
+from paramiko.sftp import CMD_EXTENDED, CMD_WRITE, int64
 
 from pipeline.devices.transport import Progress
 from pipeline.devices.whole_file import whole_file
 from pipeline.errors import DeviceError, DeviceFull
 
-# The largest write that SFTP servers must take; paramiko would cut larger ones.
-CHUNK_BYTES = 32768
+# With its headers it fits into one SSH packet of 32 KiB; a larger one would be sent as two.
+CHUNK_BYTES = 31 << 10
+# What may be under way without an answer: as much as OpenSSH's window for a channel.
+IN_FLIGHT_BYTES = 2 << 20
 
 
-def upload(sftp: paramiko.SFTPClient, title: str, local: Path, remote: str, offset: int, progress: Progress) -> None:
+def upload(
+    sftp: paramiko.SFTPClient,
+    title: str,
+    local: Path,
+    remote: str,
+    offset: int,
+    progress: Progress,
+    enough: Callable[[int], bool] = lambda position: False,
+) -> int:
     """Send ``local`` from ``offset`` on to the end of ``remote``, truncated to ``offset`` first.
+
+    Args:
+        sftp: an open channel.
+        title: the device, as messages name it.
+        local: the file here.
+        remote: its path there.
+        offset: how much of it is there already.
+        progress: called with the bytes that were written there, as the far end says so.
+        enough: asked as often, with the position reached; True ends the transfer there, in order.
+
+    Returns:
+        How many bytes of ``local`` are there now: all of them, unless it was ``enough``.
 
     Raises:
         DeviceFull: if there is no room there.
@@ -32,20 +56,52 @@ def upload(sftp: paramiko.SFTPClient, title: str, local: Path, remote: str, offs
         with local.open("rb") as source, sftp.open(remote, "r+b" if offset else "wb") as target:
             source.seek(offset)
             target.truncate(offset)
-            target.seek(offset)
-            target.set_pipelined(True)
-            sent = offset
-            while chunk := source.read(CHUNK_BYTES):
-                sent += len(chunk)
-                # paramiko forgets the answers that are outstanding at close(), errors among them, but waits for
-                # all of them in a write that is not pipelined: so the last one is not.
-                target.set_pipelined(sent < size_bytes)
-                target.write(chunk)
-                progress(len(chunk))
+            writes = _Writes(sftp, target, offset)
+            while not enough(writes.answered) and (chunk := source.read(CHUNK_BYTES)):
+                writes.send(chunk)
+                if writes.in_flight >= IN_FLIGHT_BYTES:
+                    progress(writes.await_answer())
+            while writes.in_flight:
+                progress(writes.await_answer())
+            return writes.answered
     except OSError as error:
         if error.errno is None:
             _raise_if_full(sftp, title, remote, size_bytes)
         raise
+
+
+class _Writes:
+    """Writes to one file that are under way.
+
+    paramiko's own pipelined writes wait, now and then, for all answers that are outstanding, and the line idles
+    meanwhile; and they count as done what has only been handed to the kernel here.
+    """
+
+    def __init__(self, sftp: paramiko.SFTPClient, target: paramiko.SFTPFile, offset: int) -> None:
+        self._sftp = cast("Any", sftp)
+        self._handle = cast("Any", target).handle
+        self._sent = offset
+        self._outstanding: deque[tuple[int, int]] = deque()
+        self.answered = offset
+
+    @property
+    def in_flight(self) -> int:
+        """How many bytes are under way."""
+        return self._sent - self.answered
+
+    def send(self, chunk: bytes) -> None:
+        """Write ``chunk`` behind what was sent before, without waiting for the answer."""
+        # type(None) is paramiko's own mark for an answer that no file object waits for.
+        request = self._sftp._async_request(type(None), CMD_WRITE, self._handle, int64(self._sent), chunk)
+        self._outstanding.append((request, len(chunk)))
+        self._sent += len(chunk)
+
+    def await_answer(self) -> int:
+        """Wait until the oldest write is answered, and return its size. Raises OSError if it failed."""
+        request, size_bytes = self._outstanding.popleft()
+        self._sftp._read_response(request)
+        self.answered += size_bytes
+        return size_bytes
 
 
 def download(

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import paramiko
 
 from pipeline.devices.agent_stream import KEPT_STDERR_BYTES, LineBuffer, stream_ended
+from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.inventory import Device
 from pipeline.devices.sftp import download, upload
 from pipeline.devices.ssh_command import Ended, read_to_end
 from pipeline.devices.ssh_config import SshTarget, ssh_target
-from pipeline.devices.ssh_connection import connect
+from pipeline.devices.ssh_link import CHANNEL_TIMEOUT_S, SshLink
 from pipeline.devices.transport import Progress
 from pipeline.errors import DeviceError, DeviceUnreachable
 
-CHANNEL_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 15.0
 
 
-def ssh_transport(device: Device, start: bool = True) -> SshTransport:
-    """Return the transport for ``device``, with ``~/.ssh/config`` applied; unless ``start``, it starts no agent."""
-    return SshTransport(ssh_target(device), attach_command(device, start), sftp_command(device))
+def ssh_transport(device: Device, handshakes: Handshakes | None = None, start: bool = True) -> SshTransport:
+    """Return the transport for ``device``, with ``~/.ssh/config`` applied; it connects within ``handshakes``.
+
+    With ``start`` False it starts no agent.
+    """
+    return SshTransport(ssh_target(device), attach_command(device, start), handshakes, sftp_command(device))
 
 
 def attach_command(device: Device, start: bool = True) -> tuple[str, ...]:
@@ -53,19 +56,28 @@ def _agent_words(device: Device) -> tuple[str, ...]:
 
 
 class SshTransport:
-    """One SSH connection, opened at the first call and again after it was cut."""
+    """One SSH connection, opened at the first call and again after it was cut.
 
-    def __init__(self, target: SshTarget, command: tuple[str, ...], sftp_command: tuple[str, ...] = ()) -> None:
+    Where the link is slow and compression pays, files get a connection of their own that compresses.
+    """
+
+    def __init__(
+        self,
+        target: SshTarget,
+        command: tuple[str, ...],
+        handshakes: Handshakes | None = None,
+        sftp_command: tuple[str, ...] = (),
+    ) -> None:
         self._target = target
         self._command = command
-        self._sftp_command = sftp_command
-        self._stack = ExitStack()
-        self._connection: paramiko.Transport | None = None
-        self._sftp: paramiko.SFTPClient | None = None
+        bound = handshakes or Handshakes()
+        self._link = SshLink(target, bound, sftp_command=sftp_command)
+        self._compressing = SshLink(target, bound, compress=True, sftp_command=sftp_command)
+        self._may_compress = True
 
     def open_stream(self) -> SshStream:
         """Start the agent's ``attach`` at the far end; see ``Transport``."""
-        connection = self._connected()
+        connection = self._link.connected()
         try:
             channel = connection.open_session(timeout=CHANNEL_TIMEOUT_S)
             channel.settimeout(CHANNEL_TIMEOUT_S)
@@ -88,7 +100,7 @@ class SshTransport:
         Raises:
             DeviceUnreachable: if the connection is cut or the command silent for too long.
         """
-        connection = self._connected()
+        connection = self._link.connected()
         try:
             with connection.open_session(timeout=CHANNEL_TIMEOUT_S) as channel:
                 channel.settimeout(timeout_s)
@@ -102,46 +114,48 @@ class SshTransport:
             raise DeviceUnreachable(f"{self._target.title}: {command[0]} was cut short{said}") from error
 
     def put_file(self, local: Path, remote: str, offset: int, progress: Progress) -> None:
-        """Send a file by SFTP; see ``Transport``."""
-        with self._file_channel(remote) as sftp:
-            upload(sftp, self._target.title, local, remote, offset, progress)
+        """Send a file by SFTP, its rest compressed where that pays; see ``Transport``."""
+        reached = self._put(local, remote, offset, progress)
+        if reached < local.stat().st_size:
+            self._open_compressing()
+            self._put(local, remote, reached, progress)
 
     def get_file(self, remote: str, local: Path, size_bytes: int, progress: Progress) -> None:
         """Fetch a file by SFTP; see ``Transport``."""
-        with self._file_channel(remote) as sftp:
+        with self._for_files.files(remote) as sftp:
             download(sftp, self._target.title, remote, local, size_bytes, progress)
 
     def close(self) -> None:
-        """Close the connection and every one below it."""
-        self._connection = self._sftp = None
-        self._stack.close()
+        """Close the connections and every one below them."""
+        self._compressing.close()
+        self._link.close()
 
-    def _connected(self) -> paramiko.Transport:
-        if self._connection is None or not self._connection.is_active():
-            self.close()
-            with ExitStack() as stack:
-                self._connection = connect(self._target, stack)
-                self._stack = stack.pop_all()
-        return self._connection
+    @property
+    def _for_files(self) -> SshLink:
+        return self._compressing if self._compressing.is_open else self._link
 
-    @contextmanager
-    def _file_channel(self, remote: str) -> Iterator[paramiko.SFTPClient]:
-        connection = self._connected()
+    def _put(self, local: Path, remote: str, offset: int, progress: Progress) -> int:
+        """Send a file, or as much of it as shows that the rest should be compressed; return how much is there."""
+        link = self._for_files
+        with link.files(remote) as sftp:
+            pace, may_stop = link.pace, link is self._link and self._may_compress
+            pace.begin()
+
+            def note(size_bytes: int) -> None:
+                pace.note(size_bytes)
+                progress(size_bytes)
+
+            def enough(position: int) -> bool:
+                return may_stop and pace.compression_pays(local, position)
+
+            return upload(sftp, self._target.title, local, remote, offset, note, enough)
+
+    def _open_compressing(self) -> None:
         try:
-            if self._sftp is None:
-                self._sftp = _open_sftp(connection, self._sftp_command)
-            yield self._sftp
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            self._sftp = None
-            if isinstance(error, OSError) and not isinstance(error, TimeoutError) and connection.is_active():
-                raise DeviceError(f"{self._target.title}: {remote}: {error.strerror or error}") from error
-            connection.close()
-            said = f": {error}" if str(error) else ""
-            raise DeviceUnreachable(f"the connection to {self._target.title} was cut{said}") from error
-        except BaseException:
-            # Answers to what was under way would be taken for answers to the next request.
-            self._sftp = None
-            raise
+            self._compressing.connected()
+        except DeviceError:
+            # The server may let nobody in twice; the first connection does as well.
+            self._may_compress = False
 
 
 class SshStream:
@@ -154,6 +168,7 @@ class SshStream:
         self._lines = LineBuffer(target.title)
         self._spoke = False
         self._stderr = b""
+        self._interrupted = False
 
     def write_line(self, line: bytes) -> None:
         """Send one line; see ``AgentStream``."""
@@ -175,6 +190,12 @@ class SshStream:
         """End the channel; the connection stays."""
         # paramiko may not have noticed yet that all is cut.
         with suppress(paramiko.SSHException, EOFError, OSError):
+            self._channel.close()
+
+    def interrupt(self) -> None:
+        """Wake who waits for a line; see ``AgentStream``."""
+        self._interrupted = True
+        with suppress(paramiko.SSHException, EOFError, OSError):  # it may have been closed meanwhile
             self._channel.close()
 
     def _receive(self, deadline: float | None) -> None:
@@ -213,19 +234,9 @@ class SshStream:
         self._channel.status_event.wait(5)
         self._keep_stderr()
         status: int | None = self._channel.exit_status
-        if status == -1:
+        if status == -1 and not self._interrupted:
             # paramiko may take a while to notice that all is cut; the next call must not try this connection again.
-            status = None
             self._connection.close()
+        ended = None if status == -1 else status
         remedy = f'run "edgepress device provision {self._target.device}"'
-        return stream_ended(self._target.title, self._spoke, status, self._stderr, remedy)
-
-
-def _open_sftp(connection: paramiko.Transport, command: tuple[str, ...]) -> paramiko.SFTPClient:
-    channel = connection.open_session(timeout=CHANNEL_TIMEOUT_S)
-    channel.settimeout(CHANNEL_TIMEOUT_S)
-    if command:
-        channel.exec_command(shlex.join(command))
-    else:
-        channel.invoke_subsystem("sftp")
-    return paramiko.SFTPClient(channel)
+        return stream_ended(self._target.title, self._spoke, ended, self._stderr, remedy)

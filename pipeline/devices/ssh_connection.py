@@ -10,12 +10,15 @@ from contextlib import ExitStack, suppress
 
 import paramiko
 
+from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.host_keys import check_host_key, known_keys, preferred_algorithms
 from pipeline.devices.ssh_config import SshTarget
 from pipeline.devices.ssh_login import log_in
 from pipeline.errors import DeviceUnreachable
 
 AUTH_TIMEOUT_S = 30.0
+# They need no hash beside the cipher; paramiko would ask for them last.
+FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
 
 class _Connection(paramiko.Transport):
@@ -26,17 +29,23 @@ class _Connection(paramiko.Transport):
             super().close()
 
 
-def connect(target: SshTarget, stack: ExitStack) -> paramiko.Transport:
+def connect(target: SshTarget, stack: ExitStack, handshakes: Handshakes, compress: bool = False) -> paramiko.Transport:
     """Return a connection to ``target`` on which channels can be opened; ``stack`` closes it and all below it.
+
+    With ``compress`` what goes over it is compressed, where the server takes that; not on the way to a jump host.
 
     Raises:
         DeviceUnreachable: if it, or a host on the way, does not answer.
         HostKeyRefused: if its key, or that of a host on the way, is not the known one. Nothing was sent to it then.
         AuthenticationRefused: if it accepts none of our keys.
     """
-    transport = _negotiate(target, stack)
-    check_host_key(target, transport.get_remote_server_key())
-    log_in(target, transport)
+    with handshakes.with_server(target.host, target.port):
+        transport = _open(target, stack, handshakes)
+        transport.use_compression(compress)
+        with handshakes.turn():
+            _negotiate(target, transport)
+            check_host_key(target, transport.get_remote_server_key())
+            log_in(target, transport)
     transport.set_keepalive(int(target.keepalive_s))
     return transport
 
@@ -48,25 +57,32 @@ def fetch_host_key(target: SshTarget) -> paramiko.PKey:
         DeviceError: if it, or a host on the way, cannot be reached; hosts on the way must be known.
     """
     with ExitStack() as stack:
-        return _negotiate(target, stack).get_remote_server_key()
+        transport = _open(target, stack, Handshakes())
+        _negotiate(target, transport)
+        return transport.get_remote_server_key()
 
 
-def _negotiate(target: SshTarget, stack: ExitStack) -> paramiko.Transport:
-    """Return an encrypted connection to nobody knows whom: the host key is not checked yet."""
+def _open(target: SshTarget, stack: ExitStack, handshakes: Handshakes) -> paramiko.Transport:
+    """Return a connection on which nothing was said yet."""
     _silence_paramiko()
-    transport = _Connection(_open_socket(target, stack))
+    transport = _Connection(_open_socket(target, stack, handshakes))
     stack.callback(transport.close)
     transport.banner_timeout = transport.handshake_timeout = target.connect_timeout_s
     transport.auth_timeout = transport.channel_timeout = AUTH_TIMEOUT_S
+    return transport
+
+
+def _negotiate(target: SshTarget, transport: paramiko.Transport) -> None:
+    """Agree on keys with nobody knows whom: the host key is not checked yet."""
     options = transport.get_security_options()
     options.key_types = preferred_algorithms(known_keys(target), options.key_types)
+    options.ciphers = sorted(options.ciphers, key=lambda name: name not in FAST_CIPHERS)
     try:
         transport.start_client(timeout=2 * target.connect_timeout_s)
         # start_client returns without a word when its time is over; asking for the key tells.
         transport.get_remote_server_key()
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise DeviceUnreachable(_no_ssh(target, error)) from error
-    return transport
 
 
 def _no_ssh(target: SshTarget, error: Exception) -> str:
@@ -83,9 +99,9 @@ def _silence_paramiko() -> None:
         logger.addHandler(logging.NullHandler())
 
 
-def _open_socket(target: SshTarget, stack: ExitStack) -> socket.socket | paramiko.Channel:
+def _open_socket(target: SshTarget, stack: ExitStack, handshakes: Handshakes) -> socket.socket | paramiko.Channel:
     if target.via:
-        return _open_tunnel(target, connect(target.via, stack))
+        return _open_tunnel(target, connect(target.via, stack, handshakes))
     if target.proxy_command:
         return _start_proxy(target, target.proxy_command, stack)
     return _open_tcp(target)

@@ -17,6 +17,7 @@ from pipeline.cache import write_text
 from pipeline.devices.agent_answers import AgentStatus
 from pipeline.devices.agent_session import open_session
 from pipeline.devices.agent_stream import printable
+from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.inventory import Device
 from pipeline.devices.transport import open_transport
 from pipeline.errors import (
@@ -46,9 +47,9 @@ class Standing:
 
 def survey(devices: Sequence[Device], folder: Path | None = None) -> list[Standing]:
     """Ask each of ``devices``, in their order, all at once; what was seen is kept in ``folder``, or else the user's."""
-    kept = folder or seen_folder()
+    kept, handshakes = folder or seen_folder(), Handshakes()
     with ThreadPoolExecutor(max_workers=AT_ONCE) as executor:
-        return list(executor.map(lambda device: _standing(device, kept), devices))
+        return list(executor.map(lambda device: _standing(device, kept, handshakes), devices))
 
 
 def seen_folder() -> Path:
@@ -73,18 +74,18 @@ def last_seen(device: str, folder: Path | None = None) -> str:
         return ""
 
 
-def _standing(device: Device, folder: Path) -> Standing:
+def _standing(device: Device, folder: Path, handshakes: Handshakes) -> Standing:
     try:
-        state, lease = _ask(device)
+        state, lease = _ask(device, handshakes)
     except EdgepressError as error:
         return Standing(device, _state(error), seen_utc=last_seen(device.name, folder))
     note_seen(device.name, folder)
     return Standing(device, state, lease, last_seen(device.name, folder))
 
 
-def _ask(device: Device) -> tuple[str, str]:
+def _ask(device: Device, handshakes: Handshakes) -> tuple[str, str]:
     timeout_s = min(device.connect_timeout_s or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S)
-    transport = open_transport(replace(device, connect_timeout_s=timeout_s), start=False)
+    transport = open_transport(replace(device, connect_timeout_s=timeout_s), handshakes, start=False)
     try:
         session = open_session(transport.open_stream(), device.name, ANSWER_TIMEOUT_S)
         try:

@@ -71,6 +71,11 @@ class Meter:
         self._total_bytes = total_bytes
         self._progress = progress
 
+    def expect(self, size_bytes: int) -> None:
+        """Note that so many bytes are still to come, whatever was expected before."""
+        self._total_bytes = self.done_bytes + size_bytes
+        self.advance(0)
+
     def advance(self, size_bytes: int) -> None:
         """Note that so many more bytes are through."""
         self.done_bytes += size_bytes

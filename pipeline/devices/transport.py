@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.inventory import Device
 
 Progress = Callable[[int], None]
@@ -26,6 +27,9 @@ class AgentStream(Protocol):
 
     def close(self) -> None:
         """End the stream; safe to call twice."""
+
+    def interrupt(self) -> None:
+        """Wake, from another thread, who waits for a line: the stream has ended. It is still to be closed."""
 
 
 class Transport(Protocol):
@@ -50,10 +54,10 @@ class Transport(Protocol):
         """Close every connection; safe to call twice. The next call opens them again."""
 
 
-def open_transport(device: Device, start: bool = True) -> Transport:
+def open_transport(device: Device, handshakes: Handshakes | None = None, start: bool = True) -> Transport:
     """Return the transport that reaches ``device``; nothing is connected yet.
 
-    With ``start`` False an agent that does not run is not started.
+    ``handshakes`` bounds how many connect at once, where there are many. With ``start`` False no agent is started.
     """
     # Imported here: the SSH client alone takes a third of a second.
     if device.transport == "local":
@@ -62,4 +66,4 @@ def open_transport(device: Device, start: bool = True) -> Transport:
         return local_transport(device, start)
     from pipeline.devices.ssh import ssh_transport
 
-    return ssh_transport(device, start)
+    return ssh_transport(device, handshakes, start)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.reporting import format
-from pipeline.reporting.columns import columns
-from pipeline.results.record import Estimate, Numbers, RunRecord, VariantRecord
+from pipeline.reporting.columns import Column, columns
+from pipeline.results.fleet_store import FleetRun
+from pipeline.results.record import Estimate, Numbers, RunRecord, VariantRecord, Verdict
 
 TARGET = "plot"
 LOG_FROM_RATIO = 10
@@ -16,6 +20,16 @@ SMALLEST_DIAMETER_PX = 7
 
 # Okabe and Ito's palette without its yellow and black: told apart by colour-blind readers, on light and on dark.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A variant with a place in the plot, and how it is called there."""
+
+    label: str
+    variant: VariantRecord
+    numbers: Numbers
+    colour: str
 
 
 def colours(record: RunRecord) -> dict[str, str]:
@@ -30,29 +44,50 @@ def drawn(record: RunRecord) -> list[tuple[VariantRecord, Numbers]]:
 
 def plot_item(record: RunRecord) -> dict[str, Any] | None:
     """Return the plot as the JSON that ``Bokeh.embed.embed_item`` takes; None when no variant has numbers."""
-    points = drawn(record)
+    colour = colours(record)
+    points = [Point(variant.name, variant, numbers, colour[variant.name]) for variant, numbers in drawn(record)]
+    chosen = {record.verdict.chosen} if record.verdict.chosen else set()
+    return _item(points, chosen, record.metric, record.verdict)
+
+
+def fleet_item(fleet: FleetRun) -> dict[str, Any] | None:
+    """Return the plot of all devices: a bubble for each variant on each, named by ``label``, coloured by variant."""
+    points, chosen = [], set()
+    for device, run in fleet.runs.items():
+        colour = colours(run)
+        points += [Point(label(device, v.name), v, numbers, colour[v.name]) for v, numbers in drawn(run)]
+        chosen |= {label(device, run.verdict.chosen)} if run.verdict.chosen else set()
+    first = next(iter(fleet.runs.values()), None)
+    return _item(points, chosen, first.metric, first.verdict) if first else None
+
+
+def label(device: str, variant: str) -> str:
+    """Return how a variant on one of several devices is called."""
+    return f"{device}: {variant}"
+
+
+def _item(points: list[Point], chosen: AbstractSet[str], metric: str, verdict: Verdict) -> dict[str, Any] | None:
     if not points:
         return None
     from bokeh.embed import json_item
 
-    unit = format.time_unit(max(numbers.p50_ns.value for _, numbers in points))
-    return dict(json_item(_figure(record, _data(record, points, unit), unit), TARGET))
+    unit = format.time_unit(max(point.numbers.p50_ns.value for point in points))
+    known = columns(metric, verdict)
+    return dict(json_item(_figure(_data(points, known, unit), chosen, known, metric, unit), TARGET))
 
 
-def _data(record: RunRecord, points: list[tuple[VariantRecord, Numbers]], unit: format.Unit) -> dict[str, list[Any]]:
-    largest = max(_size_bytes(variant) for variant, _ in points)
-    colour = colours(record)
+def _data(points: list[Point], known: Sequence[Column], unit: format.Unit) -> dict[str, list[Any]]:
+    largest = max(_size_bytes(point.variant) for point in points)
     rows = []
-    for variant, numbers in points:
+    for point in points:
         row = {
-            "colour": colour[variant.name],
-            "alpha": 0.75 if variant.valid else 0.12,
-            "diameter": _diameter_px(_size_bytes(variant), largest),
-            **_axis("x", numbers.p50_ns, unit.size),
-            **_axis("y", numbers.score, 0.01),
+            "colour": point.colour,
+            "alpha": 0.75 if point.variant.valid else 0.12,
+            "diameter": _diameter_px(_size_bytes(point.variant), largest),
+            **_axis("x", point.numbers.p50_ns, unit.size),
+            **_axis("y", point.numbers.score, 0.01),
         }
-        said = {column.key: str(column.cell(variant)) for column in columns(record.metric, record.verdict)}
-        rows.append(row | said | {"variant": variant.name})
+        rows.append(row | {column.key: str(column.cell(point.variant)) for column in known} | {"variant": point.label})
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
@@ -71,7 +106,9 @@ def _diameter_px(size_bytes: int, largest_bytes: int) -> float:
     return max(SMALLEST_DIAMETER_PX, LARGEST_DIAMETER_PX * math.sqrt(share))
 
 
-def _figure(record: RunRecord, data: dict[str, list[Any]], unit: format.Unit) -> Any:
+def _figure(
+    data: dict[str, list[Any]], chosen: AbstractSet[str], known: Sequence[Column], metric: str, unit: format.Unit
+) -> Any:
     from bokeh.models import ColumnDataSource, HoverTool, TapTool
     from bokeh.plotting import figure
 
@@ -83,13 +120,13 @@ def _figure(record: RunRecord, data: dict[str, list[Any]], unit: format.Unit) ->
         x_range=_range(data, "x", log),
         y_range=_range(data, "y", log=False),
         x_axis_label=f"p50 latency ({unit.name}{', logarithmic' if log else ''}) — faster is left",
-        y_axis_label=f"{format.metric(record.metric)} (%)",
+        y_axis_label=f"{format.metric(metric)} (%)",
         toolbar_location=None,
         tools=[],
     )
     source = ColumnDataSource(data, name="variants")
-    bubbles = _draw(plot, source, data, record.verdict.chosen)
-    tooltips = [(column.heading, f"@{column.key}") for column in columns(record.metric, record.verdict)]
+    bubbles = _draw(plot, source, data, chosen)
+    tooltips = [(column.heading, f"@{column.key}") for column in known]
     plot.add_tools(HoverTool(renderers=[bubbles], tooltips=tooltips), TapTool(renderers=[bubbles]))
     if log:
         plot.xaxis.ticker = _log_ticks(plot.x_range.start, plot.x_range.end)
@@ -97,7 +134,7 @@ def _figure(record: RunRecord, data: dict[str, list[Any]], unit: format.Unit) ->
     return plot
 
 
-def _draw(plot: Any, source: Any, data: dict[str, list[Any]], chosen: str | None) -> Any:
+def _draw(plot: Any, source: Any, data: dict[str, list[Any]], chosen: AbstractSet[str]) -> Any:
     from bokeh.models import TeeHead, Whisker
 
     for dimension, base, along in (("height", "x", "y"), ("width", "y", "x")):
@@ -106,10 +143,10 @@ def _draw(plot: Any, source: Any, data: dict[str, list[Any]], chosen: str | None
         plot.add_layout(
             Whisker(source=source, dimension=dimension, line_color="colour", line_width=1.5, **span, **ends)
         )
-    if chosen in data["variant"]:
-        i = data["variant"].index(chosen)
-        ring_px = data["diameter"][i] + 9
-        plot.scatter([data["x"][i]], [data["y"][i]], size=ring_px, fill_color=None, line_color="#2f9e5b", line_width=3)
+    ringed = [i for i, name in enumerate(data["variant"]) if name in chosen]
+    if ringed:
+        x, y, rings_px = ([data[key][i] + more for i in ringed] for key, more in (("x", 0), ("y", 0), ("diameter", 9)))
+        plot.scatter(x, y, size=rings_px, fill_color=None, line_color="#2f9e5b", line_width=3)
     return plot.scatter(
         "x",
         "y",

@@ -31,6 +31,9 @@ class Progress(Protocol):
     def variant(self, record: VariantRecord) -> None:
         """Show what is known of one variant by now, in place of what was shown of it before."""
 
+    def device(self, name: str) -> Progress:
+        """Return what shows how it goes on one device, where there are several."""
+
 
 class NoStage:
     """A stage that nobody watches."""
@@ -54,3 +57,7 @@ class NoProgress:
 
     def variant(self, record: VariantRecord) -> None:
         """Do nothing."""
+
+    def device(self, name: str) -> NoProgress:
+        """Return one that shows nothing."""
+        return self

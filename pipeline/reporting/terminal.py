@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pipeline.reporting import format
 from pipeline.reporting.columns import FAILED, INVALID, VALID, Cell, Column, columns
+from pipeline.reporting.live_devices import LiveDevice, LiveDevices
 from pipeline.reporting.progress import BYTES
 from pipeline.reporting.sections import problems
 from pipeline.results.record import RunRecord, VariantRecord
@@ -56,6 +57,7 @@ class RunDisplay:
         self._lock = threading.Lock()
         self._interactive = console.is_terminal and not console.is_dumb_terminal
         self._bars = _bars(console)
+        self._devices = LiveDevices(self.line, lines=not self._interactive)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> RunDisplay:
@@ -70,7 +72,9 @@ class RunDisplay:
             stage.finish("stopped" if kind else "done")
         if self._interactive:
             self._live.stop()
-            if kind and self._variants:
+            if kind and self._devices:
+                self._console.print(self._devices.table(self._console.height))
+            elif kind and self._variants:
                 self._console.print(self._table())
 
     def stage(self, name: str, total: int | None = None, unit: str = "steps") -> RunStage:
@@ -89,6 +93,10 @@ class RunDisplay:
         if not self._interactive and (record.numbers or record.failure):
             self.line(_sentence(self._columns, record))
 
+    def device(self, name: str) -> LiveDevice:
+        """Add a row for a device; see ``Progress.device``."""
+        return self._devices.add(name)
+
     def line(self, text: str) -> None:
         """Print one line that stays, above whatever moves."""
         self._console.print(Text(text), soft_wrap=True)
@@ -102,7 +110,9 @@ class RunDisplay:
             return True
 
     def _render(self) -> RenderableType:
-        return Group(self._table(), self._bars) if self._variants else self._bars
+        variants = [self._table()] if self._variants and not self._devices else []
+        devices = [self._devices.table(self._console.height)] if self._devices else []
+        return Group(*variants, *devices, self._bars)
 
     def _table(self) -> Table:
         with self._lock:

@@ -7,14 +7,18 @@ import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.cache import storage_error
 from pipeline.errors import UsageError
 from pipeline.results.record import SCHEMA, RunRecord
 
 REPORT_JSON = "report.json"
+
+Migrations = Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
+T = TypeVar("T")
 
 
 def write_record(record: RunRecord, folder: Path) -> Path:
@@ -42,11 +46,20 @@ def read_record(path: Path) -> RunRecord:
     Raises:
         UsageError: if there is no such file, it is no record, or its schema is a later one.
     """
+    return read_as(RunRecord, path, SCHEMA, _MIGRATIONS)
+
+
+def read_as(kind: type[T], path: Path, schema: int, migrations: Migrations) -> T:
+    """Return the record of ``kind`` in the JSON file at ``path``, brought from its own schema to ``schema``.
+
+    Raises:
+        UsageError: if there is no such file, it is no record, or its schema is a later one.
+    """
     from pydantic import TypeAdapter, ValidationError
 
-    content = _migrated(_read_json(path), path)
+    content = _migrated(_read_json(path), path, schema, migrations)
     try:
-        return TypeAdapter(RunRecord).validate_python(content)
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         raise UsageError(f"{path}: is damaged: {_first_mistake(error.errors())}") from error
 
@@ -75,15 +88,16 @@ def write_whole(path: Path, text: str) -> None:
         raise storage_error(error, path) from error
 
 
-def _migrated(content: Any, path: Path) -> Any:
+def _migrated(content: Any, path: Path, current: int, migrations: Migrations) -> Any:
     """Return a record of any schema so far as one of today's."""
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema is None:
         raise UsageError(f"{path}: is no report of edgepress: it has no schema number")
-    if schema not in (*_MIGRATIONS, SCHEMA):
-        raise UsageError(f"{path}: schema is {schema!r}; this edgepress reads 1 to {SCHEMA}; use the one that wrote it")
-    while schema != SCHEMA:
-        content, schema = _MIGRATIONS[schema](content), schema + 1
+    if schema not in (*migrations, current):
+        reads = f"1 to {current}" if current > 1 else "1"
+        raise UsageError(f"{path}: schema is {schema!r}; this edgepress reads {reads}; use the one that wrote it")
+    while schema != current:
+        content, schema = migrations[schema](content), schema + 1
     return content
 
 
@@ -97,7 +111,7 @@ def _from_2(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "schema": 3}
 
 
-_MIGRATIONS = {1: _from_1, 2: _from_2}
+_MIGRATIONS: Migrations = {1: _from_1, 2: _from_2}
 
 
 def _read_json(path: Path) -> Any:

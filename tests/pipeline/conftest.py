@@ -11,6 +11,15 @@ import pytest
 from agents import CALM_YAML
 from processes import processes_with
 
+from pipeline.building.artifacts import Builder, SourceModel
+from pipeline.building.running_steps import RunningSteps
+from pipeline.building.variants import prepare
+from pipeline.cache import Cache
+from pipeline.config import load_experiment
+from pipeline.errors import UsageError
+from pipeline.reporting.progress import NoProgress
+from pipeline.results.record import Artifact
+
 QUICK = "{processes: 2, warmup_s: 0.05, timing_s: 0.05}"
 
 
@@ -52,6 +61,23 @@ class Bench:
         path.write_text(f"{source}{top}measure: {measure}\nvariants:\n{variants}")
         return path
 
+    def prepared(self, steps: RunningSteps, **asked: str) -> tuple[Builder, SourceModel]:
+        """What a run does before it builds, in this process and without a device."""
+        cache = Cache(self.home / ".cache" / "edgepress")
+        return prepare(load_experiment(self.experiment(**asked)), cache, steps, NoProgress())
+
+    def refusal(self, steps: RunningSteps, **asked: str) -> str:
+        """What a run says of input that it cannot use, in one line."""
+        with pytest.raises(UsageError) as caught:
+            self.prepared(steps, **asked)
+        return " ".join(str(caught.value).split())
+
+    def built(self, steps: RunningSteps, model: str, **asked: str) -> Artifact:
+        """The artifact of the experiment's one variant."""
+        builder, source = self.prepared(steps, model=model, **asked)
+        [variant] = builder.experiment.variants
+        return builder.build(source, variant, lambda fraction, text: None)[0]
+
     def record(self) -> dict:
         newest = max((self.folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
         return json.loads((newest / "report.json").read_text())
@@ -72,6 +98,13 @@ def shared_home(tmp_path_factory):
     set_up(home)
     yield home
     stop_agents(home)
+
+
+@pytest.fixture(scope="session")
+def steps():
+    """One server of TensorFlow steps for all: importing it takes longer than most of what they do."""
+    with RunningSteps() as running:
+        yield running
 
 
 @pytest.fixture

@@ -151,3 +151,25 @@ def test_a_number_that_cannot_be_is_told_with_what_is_allowed(tmp_path, line, me
 def test_a_variant_may_not_be_called_as_another_with_its_threads(tmp_path):
     [found] = messages(tmp_path, OWN + "  float32.t2: []\nthreads: [1, 2]\n")
     assert found == '7: variant name "float32.t2" is what "float32" is called with these threads; rename it'
+
+
+def test_devices_are_one_name_or_several_and_local_by_default(tmp_path):
+    def devices(line: str) -> tuple[str, ...]:
+        return load_experiment(written(tmp_path, OWN + line)).devices
+
+    assert devices("") == ("local",)
+    assert devices("device: tag:lab\n") == ("tag:lab",)
+    assert devices("devices: [pi4-a, tag:lab]\n") == ("pi4-a", "tag:lab")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("device: pi4-a\ndevices: [pi4-b]\n", '7: "device" and "devices" exclude each other'),
+        ("devices: [pi4-a, pi4-a]\n", '7: devices is a list; expected each device once, and "pi4-a" is there twice'),
+        ("devices: []\n", "7: devices is a list; expected a list of one device or more, each a name or tag:NAME"),
+        ("devices: pi4-a\n", '7: devices is "pi4-a"; expected a list of one device or more, each a name or tag:NAME'),
+    ],
+)
+def test_devices_that_cannot_be_meant_are_told(tmp_path, lines, message):
+    assert messages(tmp_path, OWN + lines) == [message]

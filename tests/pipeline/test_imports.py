@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("pipeline.cli", "pipeline.cli_device"),
     ("pipeline.experiment", "pipeline.training.reference_tasks", "pipeline.starter", "pipeline.jobs"),
-    ("pipeline.measuring", "pipeline.preflight"),
+    ("pipeline.fleet_run",),
+    ("pipeline.run_folder",),
+    ("pipeline.device_run",),
+    ("pipeline.fleet", "pipeline.measuring", "pipeline.preflight"),
     ("pipeline.building",),
     (
         "pipeline.agent_client",

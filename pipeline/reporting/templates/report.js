@@ -1,23 +1,24 @@
 "use strict";
 const table = document.getElementById("results");
-const rows = () => [...table.tBodies[0].rows];
+const rows = (of = table) => [...of.tBodies[0].rows];
 
 function sortBy(header) {
+  const whole = header.closest("table");
   const index = [...header.parentNode.children].indexOf(header);
   const ascending = header.getAttribute("aria-sort") !== "ascending";
   const numeric = header.dataset.numeric === "1";
   const key = (row) => row.cells[index].dataset.sort;
   const compare = (a, b) => (numeric ? Number(a) - Number(b) : a.localeCompare(b, undefined, {numeric: true}));
-  const sorted = rows().sort((a, b) => {
+  const sorted = rows(whole).sort((a, b) => {
     if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === "");  // what is unknown stays last
     return (ascending ? 1 : -1) * compare(key(a), key(b));
   });
   for (const other of header.parentNode.children) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-  table.tBodies[0].append(...sorted);
+  whole.tBodies[0].append(...sorted);
 }
 
-for (const header of table.tHead.rows[0].cells) {
+for (const header of document.querySelectorAll("thead th")) {
   header.firstElementChild.addEventListener("click", () => sortBy(header));
 }
 

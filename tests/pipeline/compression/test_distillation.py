@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_child import builder_of, run_child
+from training_child import prepared, run_child
 
 from pipeline.config import load_experiment
 from pipeline.errors import ConfigError, UsageError
@@ -127,16 +127,15 @@ def test_distillation_is_an_option_of_a_step_that_fine_tunes(tmp_path):
         configured(tmp_path, "magnitude_pruning: {distillation: {weight: 2}}")
 
 
-def test_what_is_built_depends_on_the_content_of_a_student_not_on_its_path(bench):
+def test_what_is_built_depends_on_the_content_of_a_student_not_on_its_path(bench, steps):
     first, second = bench.folder / "first.keras", bench.folder / "second.keras"
     shutil.copy(bench.models / "keras3.keras", first)
 
     def keys(student):
         variants = f"  small:\n    - distillation: {{student: {student}, epochs: 1}}\n"
-        builder = builder_of(bench.experiment(variants=variants), bench.folder / "cache")
-        source = builder.inspect()
+        builder, source = prepared(bench.experiment(variants=variants), bench.folder / "cache", steps)
         assert source.survey[0].error == ""
-        return [node.key for node in builder._chain(source, builder.experiment.variants[0])]
+        return [node.key for node in builder.chain(source, builder.experiment.variants[0])]
 
     before = keys("first.keras")
     first.rename(second)

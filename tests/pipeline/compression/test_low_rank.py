@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_child import builder_of, run_child
+from training_child import prepared, run_child
 
 from pipeline.compression._factors import common_energy, factors, kept
 from pipeline.config import load_experiment
@@ -172,11 +172,11 @@ def test_exactly_one_measure_of_rank_is_asked_for(tmp_path, asked):
 
 
 @pytest.mark.tensorflow
-def test_a_keras_3_model_of_low_rank_learns_from_its_teacher_and_is_quantized(bench):
+def test_a_keras_3_model_of_low_rank_learns_from_its_teacher_and_is_quantized(bench, steps):
     taught = "low_rank: {size: 0.6, epochs: 1, distillation: {temperature: 3}}"
     variants = f"  low:\n    - {taught}\n    - quantization: {{mode: int8}}\n"
-    builder = builder_of(bench.experiment(variants=variants), bench.folder / "cache")
-    artifact, _ = builder.build(builder.inspect(), builder.experiment.variants[0], lambda done, text: None)
+    builder, source = prepared(bench.experiment(variants=variants), bench.folder / "cache", steps)
+    artifact, _ = builder.build(source, builder.experiment.variants[0], lambda done, text: None)
     step, last = artifact.evidence
     # The network of tiny_models has this many.
     assert step.parameters < 72 + 32 + 584 + 1156

@@ -26,17 +26,14 @@ def run_child(script: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def builder_of(path: Path, cache: Path) -> Any:
-    """Return what builds the variants of an experiment; it needs no device."""
-    from pipeline.building.artifacts import Builder
-    from pipeline.building.intake import take_in
+def prepared(path: Path, cache: Path, steps: Any) -> Any:
+    """Return what builds the variants of an experiment, and its model; it needs no device."""
+    from pipeline.building.variants import prepare
     from pipeline.cache import Cache
     from pipeline.config import load_experiment
-    from pipeline.samples import fetch_samples
+    from pipeline.reporting.progress import NoProgress
 
-    experiment = load_experiment(path)
-    samples = fetch_samples(experiment, Cache(cache), lambda what, done, total: None)
-    return Builder(experiment, take_in(experiment, Cache(cache)), samples, Cache(cache))
+    return prepare(load_experiment(path), Cache(cache), steps, NoProgress())
 
 
 class Notes:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 from processes import processes_with
@@ -103,6 +104,16 @@ def test_lines_go_both_ways_whole(started):
 def test_agent_that_says_nothing_is_given_up_in_time(started):
     with pytest.raises(DeviceUnreachable, match="the agent on here does not answer"):
         started("exec cat").read_line(0.05)
+
+
+def test_whoever_waits_for_a_line_is_woken_from_another_thread(started):
+    stream = started("echo hello; exec cat")
+    assert stream.read_line(10) == b"hello\n"
+    threading.Timer(0.2, stream.interrupt).start()
+    with pytest.raises(DeviceUnreachable):
+        stream.read_line(None)
+    stream.close()
+    stream.interrupt()
 
 
 def test_closed_stream_leaves_no_process_and_may_be_closed_again(started, tmp_path):

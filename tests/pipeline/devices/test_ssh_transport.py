@@ -198,6 +198,19 @@ def test_far_end_that_falls_silent_is_noticed_without_a_deadline(sshd, board, sc
     link.close()
 
 
+def test_whoever_waits_for_a_line_is_woken_from_another_thread_and_the_connection_stays(sshd, board, opened, script):
+    link = opened(replace(board, agent=script("echo hello; exec cat")))
+    stream = link.open_stream()
+    assert stream.read_line(10) == b"hello\n"
+    threading.Timer(0.2, stream.interrupt).start()
+    with pytest.raises(DeviceUnreachable):
+        stream.read_line(None)
+    stream.close()
+    stream.interrupt()
+    assert link.open_stream().read_line(10) == b"hello\n"
+    assert sshd.cut_connections() == 1
+
+
 def test_agent_that_is_long_busy_is_waited_for_while_the_far_end_lives(board, script):
     target = replace(ssh_target(board), keepalive_s=0.05)
     link = SshTransport(target, (script("sleep 0.4; echo done"),))

@@ -20,6 +20,9 @@ from device_agent.protocol import (
     SustainedMinute,
     TimingBlock,
 )
+from pipeline.results.fleet_record import DeviceFailure, DeviceOutcome, FleetRecord
+from pipeline.results.fleet_store import FleetRun
+from pipeline.results.fleet_verdict import judge_fleet
 from pipeline.results.record import (
     Artifact,
     BudgetLine,
@@ -148,6 +151,50 @@ def hostile_record(record: RunRecord) -> RunRecord:
     evil = "<script>window.hacked=1</script>"
     renamed = dataclasses.replace(record.variants[0], name=evil, invalid_reasons=("</script><b>|x|",))
     return dataclasses.replace(run_record((renamed, *record.variants[1:])), experiment=evil)
+
+
+def fleet_run(runs: dict[str, RunRecord], failed: dict[str, DeviceFailure]) -> FleetRun:
+    """A run on several devices: these records, and these failures."""
+    outcomes = [
+        DeviceOutcome(
+            name, None, f"devices/{name}", "a" * 64, False, 5, sum(v.valid for v in r.variants), r.verdict.chosen
+        )
+        for name, r in runs.items()
+    ] + [DeviceOutcome(name, failure, asked="a" * 64) for name, failure in failed.items()]
+    record = FleetRecord(
+        run_id="20261123T201512Z-fashion_mnist-a6a9",
+        experiment="fashion_mnist",
+        experiment_file="e.yaml",
+        started_utc="2026-11-23T20:15:12Z",
+        finished_utc="2026-11-23T20:19:48Z",
+        metric="top1",
+        baseline="float32",
+        devices=tuple(outcomes),
+        verdict=judge_fleet(runs, list(failed), 0.02),
+        host={"edgepress": "0.1.0"},
+    )
+    return FleetRun(record, runs)
+
+
+def on_device(record: RunRecord, name: str, times: float) -> RunRecord:
+    """The record as of a device that takes so many times as long."""
+    slower = [
+        dataclasses.replace(
+            v,
+            numbers=dataclasses.replace(v.numbers, p50_ns=Estimate(v.numbers.p50_ns.value * times)),
+        )
+        if v.numbers
+        else v
+        for v in record.variants
+    ]
+    return dataclasses.replace(run_record(tuple(slower)), device_name=name)
+
+
+@pytest.fixture
+def fleet(record: RunRecord) -> FleetRun:
+    """Two boards that were measured, and one that was down, with a reason that tries to leave its place in the page."""
+    down = DeviceFailure("unreachable", "pi-c (pi@pi-c:22): <script>connection refused</script> | check")
+    return fleet_run({"pi-a": on_device(record, "pi-a", 1.0), "pi-b": on_device(record, "pi-b", 3.0)}, {"pi-c": down})
 
 
 @pytest.fixture

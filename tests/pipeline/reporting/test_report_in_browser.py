@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.reporting import write_reports
+from pipeline.reporting import write_fleet_reports, write_reports
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = [
@@ -186,3 +186,31 @@ def test_page_fits_a_phone_without_scrolling_sideways(browser, record, tmp_path)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def opened_fleet(browser, fleet, folder):
+    """The browser, showing the report of several devices with its plot drawn."""
+    path = write_fleet_reports(fleet, folder)[-1]
+    browser.get_log("browser")
+    browser.get(path.as_uri())
+    wait(browser, lambda b: b.execute_script("return document.documentElement.dataset.drawn === 'true'"))
+    return browser
+
+
+def test_the_page_of_several_devices_draws_sorts_each_table_and_reports_no_error(browser, fleet, tmp_path):
+    from selenium.webdriver.common.by import By
+
+    opened_fleet(browser, fleet, tmp_path)
+    move_to(browser, browser.execute_script(POINT, "pi-b: int8"))
+    text = wait(browser, lambda b: b.execute_script(TOOLTIPS))
+    assert "pi-b: int8" in text and "185 µs" in text
+    for table, heading, first in (("devices", "status", "pi-a"), ("variants", "gzip size", "pruned_int8")):
+        headings = browser.find_elements(By.CSS_SELECTOR, f"#{table} thead button")
+        next(button for button in headings if button.text == heading).click()
+        assert browser.find_element(By.CSS_SELECTOR, f"#{table} tbody th span").text == first
+    header(browser, "p50").click()
+    assert (order(browser)[0], order(browser)[-1]) == ("pi-a: int8", "pi-b: dynamic_range")
+    summary = browser.find_elements(By.TAG_NAME, "summary")[1]
+    summary.click()
+    assert "kernel 6.1.0" in browser.find_element(By.CSS_SELECTOR, "details[open]").text
+    assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []

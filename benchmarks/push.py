@@ -1,0 +1,132 @@
+"""Pushing 100 MB to an agent behind a real sshd: against scp, again, cut in the middle, and over a slow line with loss.
+
+Everything on this machine. What is timed of a push is all of it: connecting, sending, the SHA-256 that the agent takes
+of what has arrived, and its fsync; of scp, the whole command, which does neither of the last two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+from push_lab import Blob, Lab, Line, lab_here, noise, weights
+
+MOST_TIMES_SCP = 1.2
+# What SFTP carries in one write: it is done or not done.
+BLOCK_BYTES = 31 << 10
+SLOW_BYTES_PER_S = 1_000_000
+LOSS_PERCENT = 1
+
+
+def main() -> int:
+    """Print what each push took and sent; return 1 when a limit is missed."""
+    asked = _arguments()
+    with lab_here() as lab:
+        with lab.plain_line() as line:
+            within = [against_scp(lab, line, asked.mb, asked.rounds)]
+            within.append(again(lab, line, asked.mb))
+        within.append(cut_in_the_middle(lab, asked.mb, 0))
+        with lab.slow_line(SLOW_BYTES_PER_S, LOSS_PERCENT) as line:
+            print(f"\nat {SLOW_BYTES_PER_S / 1e6:g} MB/s, {line.kind}, {asked.slow_mb} MB")
+            within += over_a_slow_line(lab, line, asked.slow_mb)
+            within.append(again(lab, line, asked.slow_mb))
+        within.append(cut_in_the_middle(lab, asked.slow_mb, SLOW_BYTES_PER_S))
+    return int(not all(within))
+
+
+def against_scp(lab: Lab, line: Line, mb: int, rounds: int) -> bool:
+    """Compare a push with scp, each first in half of the rounds; every round has content that nobody has seen."""
+    ours, theirs = [], []
+    for number in range(rounds):
+        blob = lab.blob(noise(mb * 1_000_000))
+        runs = [lambda: ours.append(pushed(lab, line, blob)[0]), lambda: theirs.append(copied(lab, line, blob))]  # noqa: B023
+        for run in runs if number % 2 else reversed(runs):
+            run()
+        print(f"round {number + 1}: push {ours[-1]:.2f} s, scp {theirs[-1]:.2f} s", flush=True)
+        lab.forget(blob)
+    ratio = float(np.median(np.array(ours) / np.array(theirs)))
+    print(f"{mb} MB over loopback, push against scp: median ratio {ratio:.2f}; limit {MOST_TIMES_SCP}")
+    return ratio <= MOST_TIMES_SCP
+
+
+def again(lab: Lab, line: Line, mb: int) -> bool:
+    """Push what is there already."""
+    blob = lab.blob(noise(mb * 1_000_000))
+    pushed(lab, line, blob)
+    took_s, sent = pushed(lab, line, blob)
+    lab.forget(blob)
+    print(f"a second push of the same: {took_s:.2f} s, {sent} content bytes; limit 0")
+    return sent == 0
+
+
+def cut_in_the_middle(lab: Lab, mb: int, bytes_per_s: float) -> bool:
+    """Cut the line when half of the content has gone over it; the push goes on by itself."""
+    size = mb * 1_000_000
+    blob = lab.blob(noise(size))
+    with lab.cut_line(size // 2, bytes_per_s) as (line, proxy):
+        _, sent = pushed(lab, line, blob)
+    lab.forget(blob)
+    # What is counted as sent is what the far end has answered for; what was on its way at the cut is not.
+    twice = max(0, sent - size)
+    print(
+        f"{mb} MB, the line cut at half of them: {proxy.cuts} cut, {twice} bytes that had arrived sent again; limit "
+        f"one block, {BLOCK_BYTES}; {proxy.there_bytes - size} bytes more than the content went over the line"
+    )
+    return proxy.cuts == 1 and twice <= BLOCK_BYTES
+
+
+def over_a_slow_line(lab: Lab, line: Line, mb: int) -> list[bool]:
+    """Push what compresses and what does not, each against scp without and with its own compression."""
+    within = []
+    for name, make in (("noise", noise), ("weights, half of them zero", weights)):
+        blob = lab.blob(make(mb * 1_000_000))
+        plain_s, packed_s = (copied(lab, line, blob, compress) for compress in (False, True))
+        took_s, _ = pushed(lab, line, blob)
+        lab.forget(blob)
+        best_s = min(plain_s, packed_s)
+        print(
+            f"{name}: push {took_s:.1f} s, scp {plain_s:.1f} s, scp -C {packed_s:.1f} s; push against the better one: "
+            f"{took_s / best_s:.2f}; limit {MOST_TIMES_SCP}",
+            flush=True,
+        )
+        within.append(took_s / best_s <= MOST_TIMES_SCP)
+    return within
+
+
+def pushed(lab: Lab, line: Line, blob: Blob) -> tuple[float, int]:
+    """Return how long a push took from a client that is not connected yet, and how many bytes of content it sent."""
+    sent = 0
+
+    def push() -> None:
+        nonlocal sent
+        with lab.client(line) as client:
+            sent = client.push([blob], lambda done, total: None)
+
+    return timed(push), sent
+
+
+def copied(lab: Lab, line: Line, blob: Blob, compress: bool = False) -> float:
+    """Return how long scp takes."""
+    return timed(lambda: lab.scp(line, blob.path, compress))
+
+
+def timed(action: Callable[[], None]) -> float:
+    """Return how many seconds ``action`` takes."""
+    start = time.monotonic()
+    action()
+    return time.monotonic() - start
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mb", type=int, default=100)
+    parser.add_argument("--slow-mb", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=6)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
