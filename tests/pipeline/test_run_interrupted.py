@@ -9,6 +9,7 @@ from processes import heed_ctrl_c, processes_holding, wait_for
 pytestmark = pytest.mark.tensorflow
 
 FLOAT32 = "  float32: []\n"
+BOTH = f"{FLOAT32}  float16:\n    - quantization: {{mode: float16}}\n"
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
@@ -33,9 +34,7 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on_from_the_cache(fresh_b
     assert "SIGKILL" not in said
     wait_for(lambda: not processes_holding(builds), 10)
     finished = {entry.name for entry in builds.glob("[0-9a-f]*")}
-    again = fresh_bench.edgepress(
-        "run", fresh_bench.experiment(variants=FLOAT32 + "  float16:\n    - quantization: {mode: float16}\n")
-    )
+    again = fresh_bench.edgepress("run", fresh_bench.experiment(variants=BOTH))
     assert again.returncode == 0, again.stdout + again.stderr
     assert "from the cache" in again.stdout
     assert finished <= {entry.name for entry in builds.iterdir()}
