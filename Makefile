@@ -10,7 +10,8 @@ ENVIRONMENTS := .venv
 HOST := $(ENVIRONMENTS)/host
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 TECHNIQUES := tests/pipeline/compression
-PYTEST_FLAGS ?= --numprocesses 2 --dist loadfile
+# Three on two cores: many tests wait for a process, a time-out or a restart.
+PYTEST_FLAGS ?= --numprocesses 3 --dist loadfile
 
 export PYTHONUNBUFFERED = 1
 

@@ -138,11 +138,7 @@ class RunningSteps:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is the parent's to handle
                 # A user's own choice of Keras backend or data format must not change what is built under one key.
-                env={
-                    **os.environ,
-                    "KERAS_BACKEND": "tensorflow",
-                    "KERAS_HOME": str(Path(log.name).with_name("keras_home")),
-                },
+                env={**os.environ, "KERAS_BACKEND": "tensorflow", "KERAS_HOME": os.devnull},
             )
         self._server = (server, ours)
         return ours

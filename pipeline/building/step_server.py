@@ -24,8 +24,6 @@ def main() -> None:
     """Serve until the other end of the control socket is closed: by the run's end, or by its death."""
     control = socket.socket(fileno=int(sys.argv[1]))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TF-MOT sets it as it is imported; setting it here first makes the order of imports irrelevant.
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tf_keras  # noqa: F401  for all that are forked
 
     from pipeline.building import step_worker  # noqa: F401
@@ -72,7 +70,6 @@ def _become_step(request: Path, channel: int, log: int, server: int) -> None:
         _die_with(server)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        os.environ["KERAS_HOME"] = str(request.with_name("keras_home"))
         from pipeline.building.step_worker import do_step
 
         with os.fdopen(channel, "w", buffering=1) as stream:

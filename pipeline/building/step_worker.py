@@ -30,8 +30,9 @@ from pipeline.training.training_data import Teacher, TrainingData
 def do_step(request_file: Path, channel: TextIO) -> None:
     """Read the request, do the step, tell the outcome on ``channel``; what is not a user's to mend is raised."""
     request = json.loads(request_file.read_text(encoding="utf-8"))
-    if request["kind"] == "onnx":  # onnx2keras builds what tf.keras is, which must be Keras 3
-        del os.environ["TF_USE_LEGACY_KERAS"]
+    if request["kind"] != "onnx":  # onnx2keras builds what tf.keras is, which must be Keras 3
+        # TF-MOT sets it as it is imported; setting it here first makes the order of imports irrelevant.
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"
     try:
         _STEPS[request["kind"]](request, channel)
     except EdgepressError as error:

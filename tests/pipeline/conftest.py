@@ -1,5 +1,6 @@
 """A command line with a home of its own, and tiny models to give it."""
 
+import fcntl
 import json
 import os
 import signal
@@ -85,9 +86,17 @@ class Bench:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    script = Path(__file__).parents[1] / "tiny_models.py"
-    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    """The folder of tiny models, made by whichever worker comes first."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    folder, made = shared / "tiny_models", shared / "tiny_models.made"
+    with (shared / "tiny_models.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            folder.mkdir()
+            script = Path(__file__).parents[1] / "tiny_models.py"
+            subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+            made.touch()
     return folder
 
 

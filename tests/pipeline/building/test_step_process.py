@@ -30,7 +30,7 @@ def silent(fraction: float, text: str) -> None:
 
 def test_a_step_leaves_its_files_and_its_log(bench, tmp_path, steps):
     inspect(bench.models / "keras3.keras").run(tmp_path, silent, steps)
-    assert {"request.json", "log.txt", "keras_home", "model.json"} == {path.name for path in tmp_path.iterdir()}
+    assert {"request.json", "log.txt", "model.json"} == {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_step_that_takes_too_long_is_ended_and_told(bench, tmp_path, steps):
