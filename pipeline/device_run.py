@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -81,8 +82,25 @@ def asked_of(built: Built, device: Device) -> str:
     return key_of(to_json(replace(spec, owner="")) if spec else None, judged_by)
 
 
-def run_on(board: Board, built: Built, run_id: str, cache: Cache, reuse: bool, wait: bool) -> DeviceRun:
+def run_on(
+    board: Board,
+    built: Built,
+    run_id: str,
+    cache: Cache,
+    reuse: bool,
+    wait: bool,
+    deriving: AbstractContextManager[object],
+) -> DeviceRun:
     """Measure ``built`` on a device and return the record; the client of its agent is closed after that.
+
+    Args:
+        board: the device.
+        built: what is measured.
+        run_id: of the record.
+        cache: where measurements are kept.
+        reuse: whether an earlier one is taken over.
+        wait: whether a device that another has leased is waited for.
+        deriving: held while numbers are derived, which only one thread can do at a time in any case.
 
     Raises:
         DeviceError: if the device cannot be reached, is leased or full, or the job could not be done.
@@ -92,10 +110,12 @@ def run_on(board: Board, built: Built, run_id: str, cache: Cache, reuse: bool, w
         # Before the job: a connection that is cut when all is done must not matter any more.
         info, spec, cleared = client.hello.device, _spec(built, board.device), _placements(built)
         job = measure(client, spec, cleared, built.samples, cache, reuse, board.progress, wait) if spec else None
-    variants = _with_numbers(built, job) if job else built.variants
+    with deriving:
+        variants = _with_numbers(built, job) if job else built.variants
+        record = _record(built, board.device, info, run_id, variants, job)
     for variant in variants:
         board.progress.variant(variant)
-    return DeviceRun(_record(built, board.device, info, run_id, variants, job), job)
+    return DeviceRun(record, job)
 
 
 def versions() -> dict[str, str]:

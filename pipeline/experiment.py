@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -168,11 +169,12 @@ def _measured(
     options: Options,
 ) -> dict[str, DeviceRun | EdgepressError]:
     """Measure on every device that can be used; return what came of it, for the others why they could not."""
+    deriving = threading.Lock()
     usable = {name: given[runtime] for name, runtime in runtimes.items() if isinstance(runtime, RuntimeInfo)}
 
     def measure(board: Board) -> DeviceRun:
         own_id = f"{run_id}-{board.name}" if fleet.several else run_id
-        run = run_on(board, usable[board.name], own_id, options.cache, options.reuse, options.wait)
+        run = run_on(board, usable[board.name], own_id, options.cache, options.reuse, options.wait, deriving)
         if fleet.several:
             board.progress.stage("done").finish(run.record.verdict.reason)
         return run
