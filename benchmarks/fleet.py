@@ -66,7 +66,7 @@ def _measured(boards: int, block_s: float) -> dict[str, float]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--boards", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--block-s", type=float, default=0.0, help="seconds of timing in each block")
+    parser.add_argument("--block-s", type=float, default=2.0, help="seconds of timing in each block")
     return parser.parse_args()
 
 

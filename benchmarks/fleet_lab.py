@@ -72,7 +72,7 @@ def _start_agents(names: list[str]) -> None:
 
 
 def _measured(folder: Path, names: list[str], server: SshServer, block_s: float) -> dict[str, float]:
-    measure = f"{{processes: 2, warmup_s: 0, timing_s: {block_s}}}"
+    measure = f"{{processes: 5, warmup_s: {block_s / 2}, timing_s: {block_s}}}"
     experiment = null_experiment(folder, measure=measure)
     options = Options(folder / "runs", Cache(folder / "cache"), devices=tuple(names))
     agents = [int((folder / "agents" / name / "agent.lock").read_text()) for name in names]

@@ -14,7 +14,7 @@ from slow_line import SlowLine
 
 from device_agent.protocol import blob_path
 from pipeline.agent_client import AgentClient, Blob
-from pipeline.devices.sftp import CHUNK_BYTES, IN_FLIGHT_BYTES
+from pipeline.devices.sftp import IN_FLIGHT_BYTES
 from pipeline.devices.slow_link import compressed_share
 from pipeline.devices.ssh import SshTransport
 from pipeline.devices.ssh_config import ssh_target
@@ -136,8 +136,3 @@ def test_data_that_has_no_room_is_refused_with_needed_and_free_before_a_byte_is_
         assert str(full.value).startswith("pi4 has no room: 2001000 bytes are needed, ")
         assert f" are free in {small_disk}/agent; make room there" in str(full.value)
         assert steps == []
-
-
-def test_a_chunk_with_its_headers_fits_into_one_packet_of_ssh():
-    # 4 bytes of length, type, id, a handle of 4 bytes with its length, offset, length; SSH's own 9 bytes of headers.
-    assert CHUNK_BYTES + 4 + 1 + 4 + 8 + 8 + 4 <= 32768 - 64
