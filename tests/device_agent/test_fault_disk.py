@@ -52,7 +52,9 @@ def test_a_disk_that_is_full_at_any_step_ends_the_job_in_order_and_with_room_it_
 
 
 @pytest.mark.parametrize("pages", [0, 3, 6, 7])
-def test_a_daemon_that_is_killed_on_a_full_disk_ends_the_job_when_there_is_room(small_disk, make_agent, pages):
+def test_a_job_whose_daemon_is_killed_on_a_full_disk_is_done_when_there_is_room_or_failed_before(
+    small_disk, make_agent, pages
+):
     agent = make_agent(small_disk)
     host = agent.host()
     job_id = host.submit(agent.spec(agent.null_model(), measure=MEASURE))
@@ -63,7 +65,11 @@ def test_a_daemon_that_is_killed_on_a_full_disk_ends_the_job_when_there_is_room(
     agent.kill()
     filler.unlink()
     agent.start()
-    assert_complete(agent.host().finish(job_id))
+    result = agent.host().finish(job_id)
+    if pages and result.failures:  # there was room to write down, before the kill, that there was none for the job
+        assert ([failure.kind for failure in result.failures], result.measurements) == (["disk"], ())
+    else:
+        assert_complete(result)
 
 
 def test_a_daemon_starts_on_a_full_disk_and_an_acknowledged_job_makes_room(small_disk, make_agent):
