@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from device_agent.protocol import Failure, RuntimeInfo
+from device_agent.protocol import DeviceInfo, Failure, RuntimeInfo
 from pipeline.agent_client import AgentClient
 from pipeline.building.artifacts import Builder, ModelFile, SourceModel
 from pipeline.building.fit import check_fit
@@ -65,6 +65,7 @@ def run_experiment(experiment: Experiment, options: Options, progress: Progress)
     device = find_device(experiment.device)
     with AgentClient(open_transport(device), device.name) as client:
         target = _check_runtime(client, experiment, device)
+        board = _board(client, device)
         samples = _fetch(experiment, options.cache, progress)
         model = take_in(experiment, options.cache)
         memory = memory_plan(experiment, model, samples)
@@ -74,10 +75,10 @@ def run_experiment(experiment: Experiment, options: Options, progress: Progress)
         variants = check_variants(experiment, target, variants, samples, options.cache, progress)
         variants = _placed(experiment, variants)
         job = _measure_all(client, experiment, device, variants, samples, options, progress)
-        variants = [_with_numbers(experiment, variant, job) for variant in variants] if job else variants
+        variants = [_with_numbers(experiment, variant, job, board) for variant in variants] if job else variants
         for variant in variants:
             progress.variant(variant)
-        record = _record(experiment, device, client, started, samples, variants, job)
+        record = _record(experiment, device, board, started, samples, variants, job)
     return Run(record, _write(record, variants, job, options.output))
 
 
@@ -90,6 +91,12 @@ def _check_runtime(client: AgentClient, experiment: Experiment, device: Device) 
         reason = f": {found.problem}" if found is not None and found.problem else ""
         raise AgentError(f"{device.name} cannot use runtime {experiment.runtime}{reason}; usable: {usable}", code=0)
     return found
+
+
+def _board(client: AgentClient, device: Device) -> DeviceInfo:
+    """Return what the board says of itself; that it is emulated, or is not, the device's file knows better."""
+    board = client.hello.device
+    return board if device.emulated is None else replace(board, emulated=device.emulated)
 
 
 def _fetch(experiment: Experiment, cache: Cache, progress: Progress) -> Samples:
@@ -182,21 +189,22 @@ def _measure_all(
     return measure(client, spec, cleared, samples, options.cache, options.reuse, progress, options.wait)
 
 
-def _with_numbers(experiment: Experiment, variant: VariantRecord, job: MeasuredJob) -> VariantRecord:
+def _with_numbers(experiment: Experiment, variant: VariantRecord, job: MeasuredJob, board: DeviceInfo) -> VariantRecord:
     measured = {measurement.model: measurement for measurement in job.result.measurements}
     failed = {failure.model: failure for failure in job.result.failures}
     found, baseline = measured.get(variant.name), measured.get(baseline_name(experiment))
     if found is None:
         return replace(variant, failure=variant.failure or failed.get(variant.name))
     other = baseline if baseline is not None and baseline is not found else None
-    derived = numbers(found, job.samples, other.score.value if other else None)
+    derived = numbers(found, job.samples, other.score.value if other else None, board.emulated)
+    effect = experiment.measure.smallest_effect
     return replace(
         variant,
         measurement=found,
         numbers=derived,
         invalid_reasons=invalid_reasons(found, experiment, job.result, baseline_name(experiment)),
         notes=(*variant.notes, *notes(found, derived, experiment)),
-        comparison=compare(found, other, job.samples, experiment.measure.smallest_effect) if other else None,
+        comparison=compare(found, other, job.samples, effect, board.emulated) if other else None,
         operators=job.operators(found.profile),
         reused=job.reused,
     )
@@ -205,7 +213,7 @@ def _with_numbers(experiment: Experiment, variant: VariantRecord, job: MeasuredJ
 def _record(
     experiment: Experiment,
     device: Device,
-    client: AgentClient,
+    board: DeviceInfo,
     started: str,
     samples: Samples,
     variants: list[VariantRecord],
@@ -226,7 +234,7 @@ def _record(
         finished_utc=_utc_now(),
         device_name=device.name,
         transport=device.transport,
-        device=client.hello.device,
+        device=board,
         metric=experiment.metric,
         samples=samples.count,
         data_source=samples.source,

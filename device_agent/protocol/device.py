@@ -8,7 +8,10 @@ from typing import Optional
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """What the board says of itself; None where it does not say."""
+    """What the board says of itself; None where it does not say.
+
+    On an ``emulated`` one, instructions are carried out by a program: answers are right, times are not times.
+    """
 
     model: Optional[str]
     machine: str
@@ -18,6 +21,7 @@ class DeviceInfo:
     kernel: str
     python: str
     soc: Optional[str] = None
+    emulated: bool = False
 
 
 @dataclass(frozen=True)

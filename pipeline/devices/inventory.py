@@ -31,7 +31,8 @@ _HOME = re.compile(r"/[^\x00-\x1f\x7f]{1,511}")
 class Device:
     """A board, or this machine: how it is reached, and where its agent is.
 
-    None means: as ``~/.ssh/config`` says, or else the usual default. ``file`` is None for the built-in ``local``.
+    None means: as ``~/.ssh/config`` says, or else the usual default. ``file`` is None for the built-in ``local``;
+    ``emulated`` is None where the board itself is asked whether it is.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Device:
     tags: tuple[str, ...] = ()
     connect_timeout_s: float | None = None
     conditions: ConditionSpec = field(default_factory=ConditionSpec)
+    emulated: bool | None = None
     file: Path | None = field(default=None, compare=False)
 
 
@@ -97,6 +99,7 @@ class DeviceSection(Section):
     tags: list[Annotated[str, _matching(_NAME, "lower-case letters, digits, _ and -")]] = []  # noqa: RUF012  pydantic copies
     connect_timeout_s: float | None = Field(None, ge=0.1, le=600)
     conditions: ConditionsSection = ConditionsSection()
+    emulated: bool | None = Field(None, description="whether its times are none; the board itself is asked otherwise")
 
 
 def find_device(name: str) -> Device:

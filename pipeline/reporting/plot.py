@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.reporting import format
 from pipeline.reporting.columns import columns
-from pipeline.results.record import Estimate, Numbers, RunRecord, VariantRecord
+from pipeline.results.record import Estimate, RunRecord, VariantRecord
 
 TARGET = "plot"
 LOG_FROM_RATIO = 10
@@ -18,38 +19,49 @@ SMALLEST_DIAMETER_PX = 7
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c")
 
 
+@dataclass(frozen=True)
+class Point:
+    """A variant that has its place in the plot."""
+
+    variant: VariantRecord
+    p50_ns: Estimate
+    score: Estimate
+
+
 def colours(record: RunRecord) -> dict[str, str]:
     """Return each variant's colour, the same in the plot and in the table."""
     return {variant.name: PALETTE[i % len(PALETTE)] for i, variant in enumerate(record.variants)}
 
 
-def drawn(record: RunRecord) -> list[tuple[VariantRecord, Numbers]]:
-    """Return the variants that have a place in the plot: those with numbers, VALID or not."""
-    return [(variant, variant.numbers) for variant in record.variants if variant.numbers]
+def drawn(record: RunRecord) -> list[Point]:
+    """Return what is in the plot: the variants with a time, VALID or not; of an emulated board, none."""
+    known = ((variant, variant.numbers) for variant in record.variants)
+    return [Point(variant, found.p50_ns, found.score) for variant, found in known if found and found.p50_ns]
 
 
 def plot_item(record: RunRecord) -> dict[str, Any] | None:
-    """Return the plot as the JSON that ``Bokeh.embed.embed_item`` takes; None when no variant has numbers."""
+    """Return the plot as the JSON that ``Bokeh.embed.embed_item`` takes; None when no variant has a time."""
     points = drawn(record)
     if not points:
         return None
     from bokeh.embed import json_item
 
-    unit = format.time_unit(max(numbers.p50_ns.value for _, numbers in points))
+    unit = format.time_unit(max(point.p50_ns.value for point in points))
     return dict(json_item(_figure(record, _data(record, points, unit), unit), TARGET))
 
 
-def _data(record: RunRecord, points: list[tuple[VariantRecord, Numbers]], unit: format.Unit) -> dict[str, list[Any]]:
-    largest = max(_size_bytes(variant) for variant, _ in points)
+def _data(record: RunRecord, points: list[Point], unit: format.Unit) -> dict[str, list[Any]]:
+    largest = max(_size_bytes(point.variant) for point in points)
     colour = colours(record)
     rows = []
-    for variant, numbers in points:
+    for point in points:
+        variant = point.variant
         row = {
             "colour": colour[variant.name],
             "alpha": 0.75 if variant.valid else 0.12,
             "diameter": _diameter_px(_size_bytes(variant), largest),
-            **_axis("x", numbers.p50_ns, unit.size),
-            **_axis("y", numbers.score, 0.01),
+            **_axis("x", point.p50_ns, unit.size),
+            **_axis("y", point.score, 0.01),
         }
         said = {column.key: str(column.cell(variant)) for column in columns(record.metric, record.verdict)}
         rows.append(row | said | {"variant": variant.name})
