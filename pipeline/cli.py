@@ -14,7 +14,7 @@ import click
 INTERRUPTED = 130
 BUDGET_MISSED = 3
 
-_LAZY_GROUPS = {"device": "pipeline.cli_device"}
+_LAZY_GROUPS = {"board": "pipeline.cli_board", "device": "pipeline.cli_device"}
 
 
 class LazyGroup(click.Group):

@@ -13,6 +13,7 @@ EdgepressError                    exit code 1
     ├── AuthenticationRefused     the board does not accept the keys offered
     ├── ProtocolMismatch          the agent speaks another version
     ├── DeviceFull                no room on the board
+    ├── EmulatorError             the emulated board cannot be built, or does not come up
     └── AgentError                the agent answered with an error
         └── DeviceLeased          another has the device
 
@@ -95,6 +96,10 @@ class ProtocolMismatch(DeviceError):
 
 class DeviceFull(DeviceError):
     """There is no room on the device."""
+
+
+class EmulatorError(DeviceError):
+    """The emulated board cannot be built, started or spoken with."""
 
 
 class AgentError(DeviceError):

@@ -134,8 +134,8 @@ def list_devices() -> list[Device]:
     return [devices[name] for name in sorted(devices)]
 
 
-def add_device(device: Device) -> Path:
-    """Write the file of a new device, and return its path.
+def add_device(device: Device, folder: Path | None = None) -> Path:
+    """Write the file of a new device into ``folder``, or else where new ones belong, and return its path.
 
     Raises:
         UsageError: if the name is taken or a value is not allowed.
@@ -153,7 +153,7 @@ def add_device(device: Device) -> Path:
     mistakes = [text for _, text in [*_host_mistakes(document), *mistakes_in(document, DeviceSection)]]
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    file = _folder_to_write() / f"{device.name}.yaml"
+    file = (folder or _folder_to_write()) / f"{device.name}.yaml"
     _write_whole(file, document)
     return file
 
@@ -185,6 +185,11 @@ def device_folders() -> list[Path]:
     if chosen:
         return [Path(chosen)]
     return [PROJECT_FOLDER, platformdirs.user_config_path("edgepress") / "devices"]
+
+
+def users_folder() -> Path:
+    """Return the folder of the user's own device files: none of a project's."""
+    return device_folders()[-1]
 
 
 def device_files() -> dict[str, Path]:
