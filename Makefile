@@ -2,6 +2,7 @@
 # make test   the checks and tests, but for those that train at length
 # make test-techniques    each compression technique
 # make test-layer-types   every technique on every type of layer
+# make test-board    what takes a real arm64 system, on one that QEMU emulates; from nothing it builds that first
 # make setup  the environments only: the host's, and one for each runtime of the agent
 # make onnx   what the host needs to read .onnx files
 
@@ -16,7 +17,7 @@ PYTEST_FLAGS ?= --numprocesses 3 --dist loadfile
 export PYTHONUNBUFFERED = 1
 
 .SECONDARY:
-.PHONY: run test test-techniques test-layer-types layer-types check setup onnx environments benchmarks lock lock-boards \
+.PHONY: run test test-board test-techniques test-layer-types layer-types check setup onnx environments benchmarks lock lock-boards \
 	clean
 .DELETE_ON_ERROR:
 
@@ -33,6 +34,11 @@ test: $(HOST)/.test-installed
 # Each technique by itself: they train, and take as long as all the rest.
 test-techniques: $(HOST)/.test-installed
 	$(HOST)/bin/python -m pytest $(TECHNIQUES) $(PYTEST_FLAGS)
+
+# One process: there is one board, and its tests follow each other. -s: every cut and what was found after it is a line.
+test-board: $(HOST)/.test-installed
+	sh tests/board/install_tools.sh
+	$(HOST)/bin/python -m pytest -m board -s tests/board
 
 # Every technique on every type of layer; layer-types writes what it finds into docs/compression.md.
 test-layer-types: $(HOST)/.test-installed

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 BUDGET_MISSED = 3
 
-_LAZY_GROUPS = {"device": "pipeline.cli_device"}
+_LAZY_GROUPS = {"board": "pipeline.cli_board", "device": "pipeline.cli_device"}
 
 
 class LazyGroup(click.Group):

@@ -183,9 +183,10 @@ def _finding_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
 def _hello_rows(hello: Hello) -> list[tuple[str, ...]]:
     board = hello.device
     ram = f", {board.ram_bytes / 2**30:.1f} GiB" if board.ram_bytes else ""
+    emulated = ", emulated: no time is reported" if board.emulated else ""
     runtimes = [(f"runtime {r.name}", r.version or f"cannot be used: {r.problem}") for r in hello.runtimes]
     return [
-        ("board", f"{board.model or 'unnamed'} ({board.machine}, {board.cores} cores{ram})"),
+        ("board", f"{board.model or 'unnamed'} ({board.machine}, {board.cores} cores{ram}){emulated}"),
         ("system", f"{board.os or 'unknown'}, kernel {board.kernel}, Python {board.python}"),
         ("agent", f"{hello.agent_version}, protocol {hello.protocol}"),
         *runtimes,

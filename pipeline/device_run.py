@@ -108,14 +108,20 @@ def run_on(
     """
     with board.client as client:
         # Before the job: a connection that is cut when all is done must not matter any more.
-        info, spec, cleared = client.hello.device, _spec(built, board.device), _placements(built)
+        info = _board_info(client.hello.device, board.device)
+        spec, cleared = _spec(built, board.device), _placements(built)
         job = measure(client, spec, cleared, built.samples, cache, reuse, board.progress, wait) if spec else None
     with deriving:
-        variants = _with_numbers(built, job) if job else built.variants
+        variants = _with_numbers(built, job, info.emulated) if job else built.variants
         record = _record(built, board.device, info, run_id, variants, job)
     for variant in variants:
         board.progress.variant(variant)
     return DeviceRun(record, job)
+
+
+def _board_info(info: DeviceInfo, device: Device) -> DeviceInfo:
+    """Return what the board says of itself; that it is emulated, or is not, the device's file knows better."""
+    return info if device.emulated is None else replace(info, emulated=device.emulated)
 
 
 def versions() -> dict[str, str]:
@@ -141,13 +147,17 @@ def _spec(built: Built, device: Device) -> JobSpec | None:
     return job_spec(built.experiment, cleared, built.samples, device.conditions) if cleared else None
 
 
-def _with_numbers(built: Built, job: MeasuredJob) -> tuple[VariantRecord, ...]:
+def _with_numbers(built: Built, job: MeasuredJob, emulated: bool) -> tuple[VariantRecord, ...]:
     samples = job.samples
-    return tuple(_measured(built.experiment, variant, job, samples) for variant in built.variants)
+    return tuple(_measured(built.experiment, variant, job, samples, emulated) for variant in built.variants)
 
 
 def _measured(
-    experiment: Experiment, variant: VariantRecord, job: MeasuredJob, samples: Mapping[str, npt.NDArray[Any]]
+    experiment: Experiment,
+    variant: VariantRecord,
+    job: MeasuredJob,
+    samples: Mapping[str, npt.NDArray[Any]],
+    emulated: bool,
 ) -> VariantRecord:
     measured = {measurement.model: measurement for measurement in job.result.measurements}
     failed = {failure.model: failure for failure in job.result.failures}
@@ -155,14 +165,15 @@ def _measured(
     if found is None:
         return replace(variant, failure=variant.failure or failed.get(variant.name))
     other = baseline if baseline is not None and baseline is not found else None
-    derived = numbers(found, samples, other.score.value if other else None)
+    derived = numbers(found, samples, other.score.value if other else None, emulated)
+    effect = experiment.measure.smallest_effect
     return replace(
         variant,
         measurement=found,
         numbers=derived,
         invalid_reasons=invalid_reasons(found, experiment, job.result, baseline_name(experiment)),
         notes=(*variant.notes, *notes(found, derived, experiment)),
-        comparison=compare(found, other, samples, experiment.measure.smallest_effect) if other else None,
+        comparison=compare(found, other, samples, effect, emulated) if other else None,
         operators=job.operators(found.profile),
         reused=job.reused,
     )

@@ -17,6 +17,7 @@ EdgepressError                    exit code 1
     ├── ProvisioningFailed        the agent could not be installed or removed; what ran there before runs on
     │   └── NoRuntimeFits         no runtime can run on this board
     ├── DeviceInterrupted         given up from here: Ctrl-C, or its time was over
+    ├── EmulatorError             the emulated board cannot be built, or does not come up
     └── AgentError                the agent answered with an error
         └── DeviceLeased          another has the device
 
@@ -119,6 +120,10 @@ class NoRuntimeFits(ProvisioningFailed):
 
 class DeviceInterrupted(DeviceError):
     """What goes on on the device was left to itself: by Ctrl-C, or because its time was over."""
+
+
+class EmulatorError(DeviceError):
+    """The emulated board cannot be built, started or spoken with."""
 
 
 class AgentError(DeviceError):

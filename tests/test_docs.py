@@ -91,6 +91,19 @@ def test_every_field_of_a_record_stands_in_the_docs_with_its_part(section, part,
     assert [field.name for field in dataclasses.fields(part) if f"`{field.name}`" not in fields] == []
 
 
+TESTS = {
+    name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+}
+CLAIMS = re.findall(r"^\| (?!claim|---)(.+) \| (.+) \|$", (ROOT / "docs" / "security.md").read_text(), re.M)
+
+
+@pytest.mark.parametrize(("claim", "tests"), CLAIMS, ids=[claim[:60] for claim, _ in CLAIMS])
+def test_every_claim_of_the_security_page_has_tests_that_exist(claim, tests):
+    named = [name.strip().strip("`") for name in tests.split(",")]
+    assert named
+    assert [name for name in named if name not in TESTS] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_to_a_file_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):

@@ -10,7 +10,10 @@ from device_agent.protocol.checks import check_range
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """What the board says of itself; None where it does not say."""
+    """What the board says of itself; None where it does not say.
+
+    On an ``emulated`` one, instructions are carried out by a program: answers are right, times are not times.
+    """
 
     model: Optional[str]
     machine: str
@@ -20,6 +23,7 @@ class DeviceInfo:
     kernel: str
     python: str
     soc: Optional[str] = None
+    emulated: bool = False
 
 
 @dataclass(frozen=True)

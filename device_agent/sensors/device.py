@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from device_agent.protocol import DeviceInfo
+from device_agent.sensors.emulation import is_emulated
 from device_agent.sensors.files import read_field, read_kib, read_name, read_text
 
 # "vendor,device", as the Devicetree Specification (section 2.3.1) wants it.
@@ -28,6 +29,7 @@ def read_device(root: Path = Path("/")) -> DeviceInfo:
         kernel=system.release,
         python=".".join(str(part) for part in sys.version_info[:3]),
         soc=_soc(root),
+        emulated=is_emulated(root, system.machine),
     )
 
 

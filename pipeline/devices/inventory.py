@@ -31,7 +31,8 @@ _HOME = re.compile(r"/[^\x00-\x1f\x7f]{1,511}")
 class Device:
     """A board, or this machine: how it is reached, and where its agent is.
 
-    None means: as ``~/.ssh/config`` says, or else the usual default. ``file`` is None for the built-in ``local``.
+    None means: as ``~/.ssh/config`` says, or else the usual default. ``file`` is None for the built-in ``local``;
+    ``emulated`` is None where the board itself is asked whether it is.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Device:
     connect_timeout_s: float | None = None
     as_user: str | None = None
     conditions: ConditionSpec = field(default_factory=ConditionSpec)
+    emulated: bool | None = None
     file: Path | None = field(default=None, compare=False)
 
 
@@ -101,6 +103,7 @@ class DeviceSection(Section):
     tags: list[Annotated[str, _matching(_NAME, "lower-case letters, digits, _ and -")]] = []  # noqa: RUF012  pydantic copies
     connect_timeout_s: float | None = Field(None, ge=0.1, le=600)
     conditions: ConditionsSection = ConditionsSection()
+    emulated: bool | None = Field(None, description="whether its times are none; the board itself is asked otherwise")
 
 
 def find_device(name: str) -> Device:
@@ -135,8 +138,8 @@ def list_devices() -> list[Device]:
     return [devices[name] for name in sorted(devices)]
 
 
-def add_device(device: Device) -> Path:
-    """Write the file of a new device, and return its path.
+def add_device(device: Device, folder: Path | None = None) -> Path:
+    """Write the file of a new device into ``folder``, or else where new ones belong, and return its path.
 
     Raises:
         UsageError: if the name is taken or a value is not allowed.
@@ -154,7 +157,7 @@ def add_device(device: Device) -> Path:
     mistakes = [text for _, text in [*_host_mistakes(document), *mistakes_in(document, DeviceSection)]]
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    file = _folder_to_write() / f"{device.name}.yaml"
+    file = (folder or _folder_to_write()) / f"{device.name}.yaml"
     _write_whole(file, document)
     return file
 
@@ -186,6 +189,11 @@ def device_folders() -> list[Path]:
     if chosen:
         return [Path(chosen)]
     return [PROJECT_FOLDER, platformdirs.user_config_path("edgepress") / "devices"]
+
+
+def users_folder() -> Path:
+    """Return the folder of the user's own device files: none of a project's."""
+    return device_folders()[-1]
 
 
 def device_files() -> dict[str, Path]:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.reporting import format
-from pipeline.results.comparison import AS_FAST, FASTER, SLOWER
+from pipeline.results.comparison import AS_FAST, EMULATED, FASTER, SLOWER
 from pipeline.results.record import Estimate, Numbers, VariantRecord, Verdict
-from pipeline.results.verdict import why_not_valid
+from pipeline.results.verdict import LIMITS, why_not_valid
 
 VALID, INVALID, FAILED, NOT_MEASURED = "VALID", "INVALID", "FAILED", "not measured"
 
@@ -38,7 +38,7 @@ class Column:
 
 def columns(metric: str, verdict: Verdict | None = None) -> tuple[Column, ...]:
     """Return every column in a reader's order; ``metric`` heads the score, ``verdict`` adds the budget's column."""
-    of = _of_numbers
+    of, timed = _of_numbers, _of_times
     return (
         Column("variant", "variant", _variant, numeric=False),
         Column("status", "status", status, numeric=False),
@@ -47,12 +47,12 @@ def columns(metric: str, verdict: Verdict | None = None) -> tuple[Column, ...]:
         Column("gzip", "gzip size", lambda v: _size(v.artifact.gzip_bytes) if v.artifact else Cell()),
         Column("score", format.metric(metric), of(lambda n: _fraction(n.score))),
         Column("change", "change", _change),
-        Column("p50", "p50", of(lambda n: _time(n.p50_ns))),
+        Column("p50", "p50", timed(lambda n: n.p50_ns)),
         Column("speed", "speed", _speed),
-        Column("p90", "p90", of(lambda n: _time(n.p90_ns) if n.p90_ns else Cell())),
-        Column("p99", "p99", of(lambda n: _time(n.p99_ns) if n.p99_ns else Cell())),
-        Column("load", "load", of(lambda n: _time(Estimate(n.load_ns)))),
-        Column("first", "first inference", of(lambda n: _time(Estimate(n.first_invoke_ns)))),
+        Column("p90", "p90", timed(lambda n: n.p90_ns)),
+        Column("p99", "p99", timed(lambda n: n.p99_ns)),
+        Column("load", "load", timed(lambda n: _point(n.load_ns))),
+        Column("first", "first inference", timed(lambda n: _point(n.first_invoke_ns))),
         Column("memory", "peak memory", of(lambda n: _memory(n.peak_rss_bytes))),
         Column("parity", "SNR", _parity),
         Column("runtime", "runtime", runtime, numeric=False),
@@ -73,6 +73,18 @@ def status(variant: VariantRecord) -> Cell:
 
 def _of_numbers(cell: Callable[[Numbers], Cell]) -> Callable[[VariantRecord], Cell]:
     return lambda variant: cell(variant.numbers) if variant.numbers else Cell()
+
+
+def _of_times(estimate: Callable[[Numbers], Estimate | None]) -> Callable[[VariantRecord], Cell]:
+    def cell(found: Numbers) -> Cell:
+        time_ns = estimate(found)
+        return Cell(EMULATED if found.emulated else format.NONE) if time_ns is None else _time(time_ns)
+
+    return _of_numbers(cell)
+
+
+def _point(value_ns: float | None) -> Estimate | None:
+    return None if value_ns is None else Estimate(value_ns)
 
 
 def _variant(variant: VariantRecord) -> Cell:
@@ -112,6 +124,8 @@ def _speed(variant: VariantRecord) -> Cell:
     if compared is None:
         return Cell()
     ratio = compared.time_ratio
+    if ratio is None:
+        return Cell(compared.speed)
     shown = ratio.inverse if compared.speed == FASTER else ratio
     text = {
         FASTER: f"{shown.value:.2f}× faster",
@@ -150,5 +164,7 @@ def runtime(variant: VariantRecord) -> Cell:
 def _budget(variant: VariantRecord, verdict: Verdict) -> Cell:
     misses = verdict.misses.get(variant.name, ())
     if not misses:
-        return Cell("meets it", "", 0)
+        emulated = variant.numbers is not None and variant.numbers.emulated
+        times = [line.name for line in verdict.budget if emulated and LIMITS[line.name].is_time]
+        return Cell("meets it", f"{', '.join(times)} not judged" if times else "", 0)
     return Cell("missed", "; ".join(misses) if variant.valid else "", len(misses))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.reporting import format
 from pipeline.reporting.columns import FAILED, INVALID, VALID, Cell
+from pipeline.results.comparison import EMULATED
 from pipeline.results.fleet_record import DeviceOutcome
 from pipeline.results.fleet_store import FleetRun
 from pipeline.results.record import RunRecord, VariantRecord
@@ -96,6 +97,8 @@ def _p50(outcome: DeviceOutcome, run: RunRecord | None) -> Cell:
     if chosen is None or chosen.numbers is None:
         return Cell()
     p50 = chosen.numbers.p50_ns
+    if p50 is None:
+        return Cell(EMULATED)
     return Cell(format.duration(p50.value), format.duration_interval(p50), p50.value)
 
 
@@ -134,7 +137,7 @@ def _gzip(found: list[tuple[str, VariantRecord]]) -> Cell:
 
 def _extreme(found: list[tuple[str, VariantRecord]], choose: Callable[..., tuple[float, str]]) -> Cell:
     """Return the least or the most p50 of VALID numbers, with the device that has it."""
-    times = [(v.numbers.p50_ns.value, device) for device, v in found if v.valid and v.numbers]
+    times = [(v.numbers.p50_ns.value, device) for device, v in found if v.valid and v.numbers and v.numbers.p50_ns]
     if not times:
         return Cell()
     p50_ns, device = choose(times)

@@ -23,7 +23,7 @@ def render(record: RunRecord) -> str:
             title=f"{record.experiment} on {record.device_name}",
             columns=columns.columns(record.metric, record.verdict),
             colours=plot.colours(record),
-            drawn=[variant.name for variant, _ in plot.drawn(record)],
+            drawn=[point.variant.name for point in plot.drawn(record)],
             conditions=sections.conditions(record),
             reading=sections.reading(record),
             problems=sections.problems(record),

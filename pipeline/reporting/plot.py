@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.reporting import format
 from pipeline.reporting.columns import Column, columns
 from pipeline.results.fleet_store import FleetRun
-from pipeline.results.record import Estimate, Numbers, RunRecord, VariantRecord, Verdict
+from pipeline.results.record import Estimate, RunRecord, VariantRecord, Verdict
 
 TARGET = "plot"
 LOG_FROM_RATIO = 10
@@ -28,7 +28,8 @@ class Point:
 
     label: str
     variant: VariantRecord
-    numbers: Numbers
+    p50_ns: Estimate
+    score: Estimate
     colour: str
 
 
@@ -37,25 +38,29 @@ def colours(record: RunRecord) -> dict[str, str]:
     return {variant.name: PALETTE[i % len(PALETTE)] for i, variant in enumerate(record.variants)}
 
 
-def drawn(record: RunRecord) -> list[tuple[VariantRecord, Numbers]]:
-    """Return the variants that have a place in the plot: those with numbers, VALID or not."""
-    return [(variant, variant.numbers) for variant in record.variants if variant.numbers]
+def drawn(record: RunRecord) -> list[Point]:
+    """Return what is in the plot: the variants with a time, VALID or not; of an emulated board, none."""
+    colour = colours(record)
+    known = ((variant, variant.numbers) for variant in record.variants)
+    return [
+        Point(variant.name, variant, found.p50_ns, found.score, colour[variant.name])
+        for variant, found in known
+        if found and found.p50_ns
+    ]
 
 
 def plot_item(record: RunRecord) -> dict[str, Any] | None:
-    """Return the plot as the JSON that ``Bokeh.embed.embed_item`` takes; None when no variant has numbers."""
-    colour = colours(record)
-    points = [Point(variant.name, variant, numbers, colour[variant.name]) for variant, numbers in drawn(record)]
+    """Return the plot as the JSON that ``Bokeh.embed.embed_item`` takes; None when no variant has a time."""
     chosen = {record.verdict.chosen} if record.verdict.chosen else set()
-    return _item(points, chosen, record.metric, record.verdict)
+    return _item(drawn(record), chosen, record.metric, record.verdict)
 
 
 def fleet_item(fleet: FleetRun) -> dict[str, Any] | None:
     """Return the plot of all devices: a bubble for each variant on each, named by ``label``, coloured by variant."""
-    points, chosen = [], set()
+    points: list[Point] = []
+    chosen: set[str] = set()
     for device, run in fleet.runs.items():
-        colour = colours(run)
-        points += [Point(label(device, v.name), v, numbers, colour[v.name]) for v, numbers in drawn(run)]
+        points += [replace(point, label=label(device, point.label)) for point in drawn(run)]
         chosen |= {label(device, run.verdict.chosen)} if run.verdict.chosen else set()
     first = next(iter(fleet.runs.values()), None)
     return _item(points, chosen, first.metric, first.verdict) if first else None
@@ -71,7 +76,7 @@ def _item(points: list[Point], chosen: AbstractSet[str], metric: str, verdict: V
         return None
     from bokeh.embed import json_item
 
-    unit = format.time_unit(max(point.numbers.p50_ns.value for point in points))
+    unit = format.time_unit(max(point.p50_ns.value for point in points))
     known = columns(metric, verdict)
     return dict(json_item(_figure(_data(points, known, unit), chosen, known, metric, unit), TARGET))
 
@@ -84,8 +89,8 @@ def _data(points: list[Point], known: Sequence[Column], unit: format.Unit) -> di
             "colour": point.colour,
             "alpha": 0.75 if point.variant.valid else 0.12,
             "diameter": _diameter_px(_size_bytes(point.variant), largest),
-            **_axis("x", point.numbers.p50_ns, unit.size),
-            **_axis("y", point.numbers.score, 0.01),
+            **_axis("x", point.p50_ns, unit.size),
+            **_axis("y", point.score, 0.01),
         }
         rows.append(row | {column.key: str(column.cell(point.variant)) for column in known} | {"variant": point.label})
     return {key: [row[key] for row in rows] for key in rows[0]}

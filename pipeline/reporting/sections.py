@@ -8,11 +8,28 @@ from device_agent.protocol import BoardState, Power, SustainedMinute
 from pipeline import compression
 from pipeline.reporting import format
 from pipeline.reporting.columns import VALID, runtime, status
+from pipeline.results.comparison import EMULATED
 from pipeline.results.record import RunRecord, StepEvidence, VariantRecord
 
 Lines = tuple[tuple[str, str], ...]
 
 _MOST_OPERATORS = 6
+
+_TIMES = (
+    (
+        "p50, p90, p99",
+        "time of one inference alone, warmed up: the median over fresh processes of each one's own percentile, "
+        "with a 95 % bootstrap interval over the processes; p90 only from 64 samples a process, p99 from 662",
+    ),
+    ("load, first inference", "opening the model, and the first run in a fresh process; never mixed into p50"),
+)
+_EMULATED = (
+    EMULATED,
+    "a program carries out this board's instructions, hundreds of times slower than a board and some more so than "
+    "others: what it takes says nothing of any board, so no time is reported. Scores, sizes and outputs are right",
+)
+_FASTEST = "the fastest by p50; of those not shown to be slower, the smallest"
+_SMALLEST = "the smallest: no time is judged"
 
 
 def details(record: RunRecord) -> tuple[tuple[str, Lines], ...]:
@@ -33,7 +50,8 @@ def conditions(record: RunRecord) -> Lines:
     lines = (
         (
             "device",
-            f"{record.device_name} ({record.device.model or record.device.machine}), transport {record.transport}",
+            f"{record.device_name} ({record.device.model or record.device.machine}), transport {record.transport}"
+            f"{', emulated' if record.device.emulated else ''}",
         ),
         ("processor", _processor(record)),
         ("system", f"{record.device.os or 'unknown'}, kernel {record.device.kernel}, Python {record.device.python}"),
@@ -52,22 +70,14 @@ def conditions(record: RunRecord) -> Lines:
 
 def reading(record: RunRecord) -> Lines:
     """Return how to read the numbers, as (term, explanation)."""
+    emulated = record.device.emulated
     return (
-        (
-            "p50, p90, p99",
-            "time of one inference alone, warmed up: the median over fresh processes of each one's own percentile, "
-            "with a 95 % bootstrap interval over the processes; p90 only from 64 samples a process, p99 from 662",
-        ),
+        *((_EMULATED,) if emulated else _TIMES),
         (format.metric(record.metric), _meaning(record.metric)),
         ("change", f"difference to {record.baseline}, in percentage points (pp)"),
         ("raw, gzip", "the flatbuffer as it lies on the device, and compressed: pruning only shows in the second"),
-        ("load, first inference", "opening the model, and the first run in a fresh process; never mixed into p50"),
         ("peak memory", "the most a process of this variant held, runtime and Python included"),
-        (
-            "speed",
-            f"time of an inference against {record.baseline}, by paired blocks of one job; faster or slower only when "
-            "the 95 % interval lies beyond the smallest effect, otherwise as fast or not shown",
-        ),
+        *(() if emulated else _speed(record.baseline)),
         ("better, worse", "McNemar's exact test on the samples that only one of the two gets right, at 5 %"),
         ("SNR", f"how far the outputs are from those of {record.baseline}, on this device and runtime"),
         (
@@ -75,11 +85,16 @@ def reading(record: RunRecord) -> Lines:
             "timed in every process asked for, no block hot, throttled or disturbed beyond the device's limits, scored "
             "on every sample, outputs finite and near the baseline's. Other numbers are shown, but never chosen",
         ),
-        (
-            "verdict",
-            "of the VALID variants within the budget the fastest by p50; of those not shown to be slower, the smallest",
-        ),
+        ("verdict", f"of the VALID variants within the budget {_SMALLEST if emulated else _FASTEST}"),
     )
+
+
+def _speed(baseline: str) -> Lines:
+    how = (
+        f"time of an inference against {baseline}, by paired blocks of one job; faster or slower only when "
+        "the 95 % interval lies beyond the smallest effect, otherwise as fast or not shown"
+    )
+    return (("speed", how),)
 
 
 def problems(record: RunRecord) -> tuple[tuple[str, str, str], ...]:
@@ -145,6 +160,8 @@ def _sustained(variant: VariantRecord) -> str:
     measured = variant.measurement.sustained if variant.measurement else None
     if measured is None or not measured.minutes:
         return ""
+    if _is_emulated(variant):
+        return EMULATED
     first, last = measured.minutes[0], measured.minutes[-1]
     if first is last:
         return _minute(first)
@@ -165,7 +182,7 @@ def _minute(minute: SustainedMinute) -> str:
 
 def _power(variant: VariantRecord) -> str:
     power: Power | None = variant.measurement.power if variant.measurement else None
-    if power is None or not power.rails_w:
+    if power is None or not power.rails_w or _is_emulated(variant):
         return ""
     rails = ", ".join(f"{rail.name} {rail.value:.2f} W" for rail in power.rails_w)
     return f"{power.mean_w:.2f} W, {power.energy_per_invoke_mj:.3g} mJ an inference ({rails})"
@@ -174,10 +191,16 @@ def _power(variant: VariantRecord) -> str:
 def _operators(variant: VariantRecord) -> str:
     if not variant.operators:
         return ""
+    if _is_emulated(variant):
+        return EMULATED
     longest = sorted(variant.operators, key=lambda operator: -operator.mean_ns)[:_MOST_OPERATORS]
     shown = (f"{o.name} #{o.place} {format.duration(o.mean_ns)} ({o.share:.0%}, {o.source})" for o in longest)
     more = len(variant.operators) - len(longest)
     return ", ".join(shown) + (f"; {format.count(more, 'more operator')}" if more > 0 else "")
+
+
+def _is_emulated(variant: VariantRecord) -> bool:
+    return variant.numbers is not None and variant.numbers.emulated
 
 
 def _processor(record: RunRecord) -> str:

@@ -15,7 +15,7 @@ from pipeline.results.record import Comparison, Estimate
 SMALLEST_EFFECT = 0.02
 SIGNIFICANCE = 1 - CONFIDENCE
 
-FASTER, SLOWER, AS_FAST, NOT_SHOWN = "faster", "slower", "as fast", "not shown"
+FASTER, SLOWER, AS_FAST, NOT_SHOWN, EMULATED = "faster", "slower", "as fast", "not shown", "emulated"
 BETTER, WORSE = "better", "worse"
 
 
@@ -24,6 +24,7 @@ def compare(
     baseline: Measurement,
     samples: Mapping[str, NDArray[Any]],
     smallest_effect: float = SMALLEST_EFFECT,
+    emulated: bool = False,
 ) -> Comparison:
     """Return how ``variant`` compares with ``baseline``, both measured in one job.
 
@@ -32,11 +33,12 @@ def compare(
         baseline: what it is judged against.
         samples: file name → raw values, of which the two score files are looked at.
         smallest_effect: the relative difference in time below which two variants count as equally fast.
+        emulated: whether the board is: emulation even reverses the order of float and int8.
     """
-    ratio = time_ratio(variant, baseline)
+    ratio = None if emulated else time_ratio(variant, baseline)
     # Times that may not be used cannot show anything.
     usable = not (is_disturbed(variant) or is_disturbed(baseline))
-    speed = speed_of(ratio, smallest_effect) if usable else NOT_SHOWN
+    speed = EMULATED if ratio is None else speed_of(ratio, smallest_effect) if usable else NOT_SHOWN
     ours, theirs = samples[variant.score.file_name], samples[baseline.score.file_name]
     if not (_right_or_wrong(ours) and _right_or_wrong(theirs) and len(ours) == len(theirs)):
         return Comparison(baseline.model, ratio, smallest_effect, speed)

@@ -8,6 +8,7 @@ flatbuffer is chosen, then the first by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,8 @@ def judge_fleet(records: Mapping[str, RunRecord], failed: Sequence[str], smalles
     if not records:
         return FleetVerdict(None, f"no variant may ship: none of {_devices(len(failed))} was measured", ships_on)
     unknown = f"; nothing is known of {', '.join(failed)}" if failed else ""
+    emulated = [device for device, record in records.items() if record.device.emulated]
+    unknown += f"; no time was judged on {', '.join(emulated)}, emulated" if emulated else ""
     where = f"the {len(records)} of {_devices(len(records) + len(failed))} that were measured"
     where = where if failed else f"all {_devices(len(records))}"
     if not candidates:
@@ -70,7 +73,7 @@ def _worst(name: str, candidates: Sequence[str], records: Mapping[str, RunRecord
 def _ratio(name: str, candidates: Sequence[str], record: RunRecord, smallest_effect: float) -> float:
     fastest = min((_variant(record, candidate) for candidate in candidates), key=_p50_ns)
     own = _variant(record, name)
-    if own is fastest or own.measurement is None or fastest.measurement is None:
+    if record.device.emulated or own is fastest or own.measurement is None or fastest.measurement is None:
         return 1.0
     ratio = time_ratio(own.measurement, fastest.measurement)
     if ratio.low is None:
@@ -88,8 +91,8 @@ def _artifact(variant: VariantRecord) -> Artifact:
 
 
 def _p50_ns(variant: VariantRecord) -> float:
-    assert variant.numbers is not None
-    return variant.numbers.p50_ns.value
+    # An emulated board has none, and nobody is faster there.
+    return variant.numbers.p50_ns.value if variant.numbers and variant.numbers.p50_ns else math.inf
 
 
 def _why(chosen: _Worst, candidates: int) -> str:

@@ -1,4 +1,4 @@
-"""What one run leaves behind: a ``RunRecord``, stored as ``report.json``, schema 3.
+"""What one run leaves behind: a ``RunRecord``, stored as ``report.json``, schema 4.
 
 Every derived number carries its unit in its name. An ``Estimate`` is a point with a 95 % interval.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from device_agent.protocol import BoardState, ConditionSpec, DeviceInfo, Failure, Measurement
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -120,17 +120,22 @@ class Numbers:
     in percentage points, None for the baseline itself. ``p50_ns``, ``p90_ns`` and ``p99_ns`` are medians over processes
     with a bootstrap over processes, of one invoke, which takes a whole batch where there is one; a percentile is None
     below the samples that it needs. ``load_ns`` and ``first_invoke_ns`` are medians over processes, ``peak_rss_bytes``
-    the largest.
+    the largest. Of an emulated board there is no time: all of them are None.
     """
 
     score: Estimate
     score_change_pp: float | None
-    p50_ns: Estimate
+    p50_ns: Estimate | None
     p90_ns: Estimate | None
-    load_ns: float
-    first_invoke_ns: float
+    load_ns: float | None
+    first_invoke_ns: float | None
     peak_rss_bytes: int
     p99_ns: Estimate | None = None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether there are no times, since the board is emulated."""
+        return self.p50_ns is None
 
 
 @dataclass(frozen=True)
@@ -139,13 +144,13 @@ class Comparison:
 
     ``time_ratio`` is the variant's p50 over the baseline's, below 1 when it takes less. ``speed`` is "faster",
     "slower", "as fast" or "not shown": the first three only when the interval lies beyond, or within, the smallest
-    effect.
+    effect. Of an emulated board there is no ratio, and the speed is "emulated".
     ``lost`` samples only the baseline gets right and ``gained`` only the variant; ``p_value`` is McNemar's exact one,
     None where the metric is not right or wrong. ``accuracy`` is "better", "worse" or "not shown", empty without it.
     """
 
     baseline: str
-    time_ratio: Estimate
+    time_ratio: Estimate | None
     smallest_effect: float
     speed: str
     lost: int = 0

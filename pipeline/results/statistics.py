@@ -17,13 +17,16 @@ PERCENTILE_CONFIDENCE = 0.99
 Samples = Mapping[str, NDArray[Any]]
 
 
-def numbers(measurement: Measurement, samples: Samples, baseline_score: float | None) -> Numbers:
+def numbers(
+    measurement: Measurement, samples: Samples, baseline_score: float | None, emulated: bool = False
+) -> Numbers:
     """Return what is reported of ``measurement``.
 
     Args:
         measurement: one model, timed in several fresh processes and scored once.
         samples: file name → the raw values: int64 nanoseconds for a block, one value a sample for the score.
         baseline_score: the score of the variant that the change is counted from; None for the baseline itself.
+        emulated: whether the board is, so that its times are none.
 
     Returns:
         p50 as the median over processes of each process's own median; p90 and p99 as the median over processes of each
@@ -32,17 +35,21 @@ def numbers(measurement: Measurement, samples: Samples, baseline_score: float | 
     Raises:
         KeyError: if ``samples`` lacks a file that ``measurement`` names.
     """
-    blocks = measurement.blocks
     score = _score(measurement.score, samples)
+    change_pp = None if baseline_score is None else 100 * (score.value - baseline_score)
+    peak_rss_bytes = max(block.peak_rss_bytes for block in measurement.blocks)
+    if emulated:
+        return Numbers(score, change_pp, None, None, None, None, peak_rss_bytes)
+    blocks = measurement.blocks
     return Numbers(
         score=score,
-        score_change_pp=None if baseline_score is None else 100 * (score.value - baseline_score),
+        score_change_pp=change_pp,
         p50_ns=over_processes([float(np.median(samples[block.file_name])) for block in blocks]),
         p90_ns=_tail(blocks, samples, 0.90),
         p99_ns=_tail(blocks, samples, 0.99),
         load_ns=_median(blocks, lambda block: block.load_ns),
         first_invoke_ns=_median(blocks, lambda block: block.first_invoke_ns),
-        peak_rss_bytes=max(block.peak_rss_bytes for block in blocks),
+        peak_rss_bytes=peak_rss_bytes,
     )
 
 

@@ -111,7 +111,12 @@ def _from_2(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "schema": 3}
 
 
-_MIGRATIONS: Migrations = {1: _from_1, 2: _from_2}
+def _from_3(content: dict[str, Any]) -> dict[str, Any]:
+    """Schema 4 knows boards that are emulated, which nobody looked for before: the default says that it is none."""
+    return {**content, "schema": 4}
+
+
+_MIGRATIONS: Migrations = {1: _from_1, 2: _from_2, 3: _from_3}
 
 
 def _read_json(path: Path) -> Any:

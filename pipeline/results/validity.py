@@ -32,7 +32,7 @@ def notes(measurement: Measurement, numbers: Numbers, experiment: Experiment) ->
     found = (
         _imprecise(measurement, numbers, experiment),
         _not_delegated(measurement),
-        _few_processes(measurement),
+        "" if numbers.emulated else _few_processes(measurement),
         _retaken(measurement),
         measurement.profile.problem if measurement.profile else "",
         measurement.power.problem if measurement.power else "",
@@ -87,7 +87,7 @@ def _far_off(parity: OutputParity) -> str:
 
 def _imprecise(measurement: Measurement, numbers: Numbers, experiment: Experiment) -> str:
     asked, p50 = experiment.measure.precision, numbers.p50_ns
-    if not asked:
+    if not asked or p50 is None:
         return ""
     if p50.low is None or p50.high is None:
         return f"a precision of {asked:.1%} was asked for, and one process has no interval"

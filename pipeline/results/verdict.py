@@ -2,7 +2,8 @@
 
 Only VALID variants count. Those whose point estimates meet every limit are candidates; the fastest by p50 leads, and
 every candidate that is not shown to be slower, by paired blocks and the smallest effect, counts as equally fast. Of
-these the smallest raw flatbuffer is chosen, then the first by name.
+these the smallest raw flatbuffer is chosen, then the first by name. On an emulated board no time is judged: neither a
+limit on one, nor who is faster.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ class Limit:
     label: str
     unit: str
     value: Callable[[Candidate], float | None]
+    is_time: bool = False
 
 
 LIMITS = {
     "accuracy_drop_pp": Limit("accuracy drop", "pp", lambda candidate: _drop_pp(candidate.numbers)),
     "size_kib": Limit("size", "KiB", lambda candidate: candidate.size_bytes / format.KIB),
-    "p50_ms": Limit("p50", "ms", lambda candidate: candidate.numbers.p50_ns.value / 1e6),
+    "p50_ms": Limit("p50", "ms", lambda candidate: _p50_ns(candidate) / 1e6, is_time=True),
     "peak_memory_mib": Limit("peak memory", "MiB", lambda candidate: candidate.numbers.peak_rss_bytes / format.MIB),
 }
 
@@ -65,6 +67,8 @@ def judge(
     equals = _equally_fast(meeting, smallest_effect)
     chosen = min(equals, key=lambda candidate: (candidate.size_bytes, candidate.name))
     reason = f"{chosen.name} may ship: {_why(chosen, equals, len(meeting), len(variants), bool(budget))}"
+    if chosen.numbers.emulated:
+        reason += _not_judged(budget)
     return Verdict(tuple(budget), misses, chosen.name, reason)
 
 
@@ -87,8 +91,18 @@ def _misses(variant: VariantRecord, budget: Sequence[BudgetLine], baseline: str)
     candidate = _candidate(variant)
     if candidate is None:
         return why_not_valid(variant)
-    found = [_miss(candidate, line, baseline) for line in budget]
+    found = [_miss(candidate, line, baseline) for line in _judged(candidate, budget)]
     return tuple(miss for miss in found if miss)
+
+
+def _judged(candidate: Candidate, budget: Sequence[BudgetLine]) -> list[BudgetLine]:
+    return [line for line in budget if not (candidate.numbers.emulated and LIMITS[line.name].is_time)]
+
+
+def _not_judged(budget: Sequence[BudgetLine]) -> str:
+    times = [line.name for line in budget if LIMITS[line.name].is_time]
+    limits = f", and {' and '.join(times)} of the budget neither" if times else ""
+    return f"; the board is emulated, so no time was judged{limits}"
 
 
 def _candidate(variant: VariantRecord) -> Candidate | None:
@@ -110,6 +124,11 @@ def _miss(candidate: Candidate, line: BudgetLine, baseline: str) -> str | None:
     return f"{limit.label} {_above(value, line.limit)} {limit.unit} > {_plain(line.limit)} {limit.unit}"
 
 
+def _p50_ns(candidate: Candidate) -> float:
+    # Nobody asks for it on an emulated board; one without a time would be the slowest.
+    return candidate.numbers.p50_ns.value if candidate.numbers.p50_ns else math.inf
+
+
 def _drop_pp(numbers: Numbers) -> float | None:
     return None if numbers.score_change_pp is None else -numbers.score_change_pp
 
@@ -128,7 +147,9 @@ def _plain(limit: float) -> str:
 
 
 def _equally_fast(candidates: Sequence[Candidate], smallest_effect: float) -> list[Candidate]:
-    leader = min(candidates, key=lambda candidate: candidate.numbers.p50_ns.value)
+    if any(candidate.numbers.emulated for candidate in candidates):
+        return list(candidates)
+    leader = min(candidates, key=_p50_ns)
     return [found for found in candidates if not _is_slower(found, leader, smallest_effect)]
 
 
@@ -147,6 +168,8 @@ def _why(chosen: Candidate, equals: Sequence[Candidate], meeting: int, variants:
         return f"the only one of {format.count(variants, 'variant')} {one}, with {_figures(chosen)}"
     if len(equals) == 1:
         return f"the fastest of {meeting} variants {group}, with {_figures(chosen)}"
+    if chosen.numbers.emulated:
+        return f"the smallest of {meeting} variants {group}, with {_figures(chosen)}"
     fast = "all equally fast" if len(equals) == meeting else f"{len(equals)} equally fast at the front"
     return (
         f"the smallest of the equally fast, with {_figures(chosen)}; "
@@ -159,12 +182,13 @@ def _figures(candidate: Candidate) -> str:
     score = f"{format.metric(candidate.metric)} {format.fraction(numbers.score.value)}"
     if numbers.score_change_pp is not None:
         score += f" ({format.change(numbers.score_change_pp)})"
-    return f"p50 {format.duration(numbers.p50_ns.value)}, {format.size(candidate.size_bytes)} and {score}"
+    time = "" if numbers.p50_ns is None else f"p50 {format.duration(numbers.p50_ns.value)}, "
+    return f"{time}{format.size(candidate.size_bytes)} and {score}"
 
 
 def _excess(candidate: Candidate, budget: Sequence[BudgetLine]) -> float:
     """Return how many times a limit the worst value is; infinite where a limit of 0 is missed or a value unknown."""
-    values = ((LIMITS[line.name].value(candidate), line.limit) for line in budget)
+    values = ((LIMITS[line.name].value(candidate), line.limit) for line in _judged(candidate, budget))
     return max(math.inf if value is None or limit <= 0 else value / limit for value, limit in values)
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 # Each layer may import itself and those below it.
 LAYERS = (
-    ("pipeline.cli", "pipeline.cli_device"),
+    ("pipeline.cli", "pipeline.cli_board", "pipeline.cli_device"),
     ("pipeline.experiment", "pipeline.training.reference_tasks", "pipeline.starter", "pipeline.jobs"),
     ("pipeline.fleet_run",),
     ("pipeline.run_folder",),
@@ -22,6 +22,7 @@ LAYERS = (
         "pipeline.compression",
         "pipeline.config",
         "pipeline.devices",
+        "pipeline.emulated_board",
         "pipeline.errors",
         "pipeline.export",
         "pipeline.flatbuffer",

@@ -33,8 +33,8 @@ def changed(record, folder, **changes):
 
 
 def test_another_schema_is_refused(record, tmp_path):
-    with pytest.raises(UsageError, match=r"report\.json: schema is 4; this edgepress reads 1 to 3"):
-        read_record(changed(record, tmp_path, schema=4))
+    with pytest.raises(UsageError, match=r"report\.json: schema is 5; this edgepress reads 1 to 4"):
+        read_record(changed(record, tmp_path, schema=5))
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "3"])

@@ -1,0 +1,87 @@
+"""Constant scripts for the board's own Python, which are given to it on its standard input, and what they print."""
+
+from __future__ import annotations
+
+# Waits until the agent answers, which nobody has started but the board itself.
+AWAIT_AGENT = """
+import subprocess, sys, time
+*command, deadline_s = sys.argv[1:]
+deadline = time.monotonic() + float(deadline_s)
+while subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+    if time.monotonic() > deadline:
+        sys.exit("no agent answers after %s s" % deadline_s)
+    time.sleep(0.5)
+"""
+
+# Hashes every blob: a file whose name is not the hash of its content is a wrong one.
+BLOBS = """
+import hashlib, json, pathlib, sys
+found = [path for path in pathlib.Path(sys.argv[1], "blobs").glob("[0-9a-f]*")]
+wrong = [path.name for path in found if hashlib.sha256(path.read_bytes()).hexdigest() != path.name]
+print(json.dumps({"blobs": len(found), "wrong": wrong}))
+"""
+
+# The state of every job that is on the disk, and which of them cannot be read.
+JOBS = """
+import json, pathlib, sys
+states = {}
+for folder in pathlib.Path(sys.argv[1], "jobs").glob("[0-9a-f]*"):
+    try:
+        json.loads((folder / "spec.json").read_text())
+        states[folder.name] = json.loads((folder / "state.json").read_text())["state"]
+    except (OSError, ValueError, KeyError) as error:
+        states[folder.name] = "broken: %s" % error
+print(json.dumps(states))
+"""
+
+# A digest of every release that has its name, without the .pyc files, which have times in them.
+RELEASES = """
+import hashlib, json, os, pathlib, sys
+root = pathlib.Path(sys.argv[1])
+def digest(folder):
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if "__pycache__" in path.parts:
+            continue
+        kind = "link " + os.readlink(path) if path.is_symlink() else "folder" if path.is_dir() else "file"
+        total.update(("%s %s\\n" % (path.relative_to(folder), kind)).encode())
+        if kind == "file":
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+def target(link):
+    try:
+        return pathlib.Path(os.readlink(root / link)).name
+    except OSError:
+        return None
+folders = [path for path in (root / "releases").glob("[0-9a-f]*") if path.is_dir()] if root.is_dir() else []
+print(json.dumps({"current": target("current"), "releases": {path.name: digest(path) for path in folders}}))
+"""
+
+# All that is there, by name, where an installation could leave something.
+FILES = """
+import json, os
+found = []
+for top in ("/etc", "/home", "/opt", "/usr/local", "/var/lib", "/var/spool", "/root", "/srv"):
+    for folder, folders, files in os.walk(top):
+        found += [os.path.join(folder, name) for name in folders + files]
+print(json.dumps(sorted(found)))
+"""
+
+# The SHA-256 of what a runtime answers to images, byte by byte.
+OUTPUTS = """
+import hashlib, sys
+import numpy as np
+from device_agent import runtimes
+name, model_path, images_path = sys.argv[1:]
+model = runtimes.find(name).open_model(model_path, 1, "xnnpack", 1)
+tensor = model.inputs[0]
+total = hashlib.sha256()
+for image in np.load(images_path):
+    real = image.astype(np.float32)[None] / 255
+    if tensor.dtype == "int8":
+        real = np.clip(np.round(real / tensor.scale) + tensor.zero_point, -128, 127)
+    model.set_input(0, real.astype(tensor.dtype))
+    model.invoke()
+    total.update(np.ascontiguousarray(model.get_output(0)).tobytes())
+print(total.hexdigest())
+"""

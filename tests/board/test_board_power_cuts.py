@@ -1,0 +1,141 @@
+"""Twenty power cuts at random instants: while the agent is installed, while its link is switched, in a push, in a job.
+
+QEMU is killed, so what the board has not flushed to its disk may be gone. After each boot the agent is to come up by
+itself, every blob to be what its name says, no job to be lost, and the old or the new release to be there, whole.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from board_experiments import write_fashion_mnist, write_subset
+from emulated_pi import PROVISION, changed_tree
+
+pytestmark = [pytest.mark.board, pytest.mark.tensorflow, pytest.mark.timeout(4 * 3600)]
+
+INSTALLING, SWITCHING, PUSHING, MEASURING = range(6), range(4), range(5), range(5)
+USER_ROOT = "/home/pi/.local/share/edgepress"
+# Between what the host is told of the switch and the agent's answer.
+SWITCH_S = 6.0
+
+
+@pytest.fixture(scope="module")
+def chance(pi):
+    """What chooses the instants; its seed is in the log."""
+    seed = random.randrange(1 << 32)
+    pi.log(f"power cuts: seed {seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture(scope="module")
+def base(bare):
+    """The board with an agent, and how long that took to install."""
+    bare.reset()
+    begin = time.monotonic()
+    bare.edgepress(*PROVISION)
+    return bare, time.monotonic() - begin
+
+
+class Cutter:
+    """Cuts a command of the host's short, with the board's power, and boots the board again."""
+
+    def __init__(self, pi, chance: random.Random) -> None:
+        self.pi = pi
+        self._chance = chance
+
+    def cut(self, what: str, *words: str, after: str, within_s: float, **more) -> str:
+        """Start a command, cut at a random instant within so many seconds after a line, and return what it was."""
+        running = self.pi.start(*words, **more)
+        running.await_line(after)
+        instant_s = self._chance.uniform(0, within_s)
+        under_way = running.goes_on_for(instant_s)
+        self.pi.board.cut_power()
+        code, printed = running.finish()
+        assert "Traceback" not in printed, printed
+        boot_s = self.pi.up()
+        ended = "was under way" if under_way else f"had ended with {code}"
+        return (
+            f"{what}: cut {instant_s:.2f} s after {after!r}, when the host's command {ended}; booted in {boot_s:.0f} s"
+        )
+
+
+@pytest.fixture(scope="module")
+def cutter(pi, chance):
+    return Cutter(pi, chance)
+
+
+def assert_whole(pi, told: str) -> dict[str, str]:
+    """See that the agent is up by itself, no blob wrong and no job broken; return the releases and their digests."""
+    pi.await_agent()
+    blobs, jobs, found = pi.blobs(), pi.jobs(), pi.releases(USER_ROOT)
+    pi.log(
+        f"{told}; agent up by itself, release {found['current']} of {len(found['releases'])}, "
+        f"{blobs['blobs']} blobs, {len(blobs['wrong'])} wrong, jobs {sorted(jobs.values()) or 'none'}"
+    )
+    assert blobs["wrong"] == []
+    assert not [state for state in jobs.values() if state.startswith("broken")]
+    assert found["current"] in found["releases"]
+    return dict(found["releases"])
+
+
+def test_the_first_installation_is_cut_and_goes_on(bare, cutter):
+    bare.reset()
+    told = cutter.cut("first installation", *PROVISION, after="unpack", within_s=30.0)
+    found = bare.releases(USER_ROOT)
+    bare.log(f"{told}; current release {found['current']}, whole ones {sorted(found['releases'])}")
+    bare.edgepress(*PROVISION)
+    finished = bare.releases(USER_ROOT)
+    assert {name: digest for name, digest in found["releases"].items() if finished["releases"][name] != digest} == {}
+
+
+@pytest.mark.parametrize("number", INSTALLING)
+def test_an_upgrade_is_cut_and_the_old_or_the_new_release_is_there_whole(base, cutter, tmp_path, number):
+    pi, took_s = base
+    old = pi.releases(USER_ROOT)
+    tree = changed_tree(tmp_path / "tree", f"9.1.{number}")
+    told = cutter.cut(f"upgrade {number + 1}", *PROVISION, after="push", within_s=took_s, tree=tree)
+    upgraded_to_whole(pi, old, assert_whole(pi, told), tree)
+
+
+@pytest.mark.parametrize("number", SWITCHING)
+def test_the_switch_of_the_link_is_cut_and_it_leads_to_a_whole_release(base, cutter, tmp_path, number):
+    pi, _ = base
+    old = pi.releases(USER_ROOT)
+    tree = changed_tree(tmp_path / "tree", f"9.2.{number}")
+    told = cutter.cut(f"switch {number + 1}", *PROVISION, after="start", within_s=SWITCH_S, tree=tree)
+    upgraded_to_whole(pi, old, assert_whole(pi, told), tree)
+
+
+def upgraded_to_whole(pi, old: dict, cut: dict[str, str], tree) -> None:
+    """See that what was there after the cut is what a finished upgrade leaves, or what was there before."""
+    pi.edgepress(*PROVISION, tree=tree)
+    finished = pi.releases(USER_ROOT)
+    known = {**old["releases"], **finished["releases"]}
+    assert {name: digest for name, digest in cut.items() if known.get(name) != digest} == {}
+    assert finished["current"] != old["current"]
+
+
+@pytest.mark.parametrize("number", PUSHING)
+def test_a_push_is_cut_and_goes_on_and_no_blob_is_wrong(base, cutter, tmp_path, number):
+    pi, _ = base
+    data = write_subset(tmp_path, scored=4000 + number, trained=2000)
+    path = write_fashion_mnist(tmp_path, "litert", data, variants={"float32": []}, name=f"push{number}")
+    words = ("run", str(path), "--output", str(tmp_path / "runs"))
+    told = cutter.cut(f"push {number + 1}", *words, after="push: started", within_s=3.0)
+    assert_whole(pi, told)
+
+
+@pytest.mark.parametrize("number", MEASURING)
+def test_a_job_is_cut_and_is_not_lost(base, cutter, tmp_path, number):
+    pi, _ = base
+    data = write_subset(tmp_path, scored=20, trained=2000)
+    path = write_fashion_mnist(tmp_path, "litert", data, variants={"float32": []}, name=f"job{number}", seed=number)
+    words = ("run", str(path), "--output", str(tmp_path / "runs"))
+    told = cutter.cut(f"job {number + 1}", *words, after="measure: started", within_s=60.0)
+    jobs = set(pi.jobs())
+    assert_whole(pi, told)
+    printed = pi.edgepress(*words)
+    assert "float32 may ship" in printed
+    assert len(jobs) <= 1, "the job is forgotten only once its result was fetched"
