@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from device_agent.protocol import MeasureSpec, ProtocolError, to_json
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 FEWEST_CUTS = 60
 # The shorter ones cut hellos and events, the longer ones let a specification and a result pass now and then.
 MOST_BYTES = {"to the host": (1600, 20_000), "to the agent": (300, 5000)}
