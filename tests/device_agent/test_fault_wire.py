@@ -8,6 +8,8 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 
+import pytest
+
 from device_agent.protocol import MeasureSpec, ProtocolError, to_json
 
 pytestmark = pytest.mark.usefixtures("untraced")
