@@ -12,7 +12,7 @@ HOST := $(ENVIRONMENTS)/host
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 TECHNIQUES := tests/pipeline/compression
 # Three on two cores: many tests wait for a process, a time-out or a restart.
-PYTEST_FLAGS ?= --numprocesses 3 --dist loadfile
+PYTEST_FLAGS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 export PYTHONUNBUFFERED = 1
 

@@ -16,7 +16,7 @@ __all__ = ["CHECKPOINT", "EPOCHS", "METRIC", "build", "load_data", "top1", "trai
 
 METRIC = "top1"
 CHECKPOINT = Path(__file__).with_suffix(".keras")
-EPOCHS = 5
+EPOCHS = 12
 
 STEM_CHANNELS = 8
 # Channels and stride of each depthwise separable block: a quarter of Howard et al., "MobileNets", arXiv:1704.04861.

@@ -1,4 +1,4 @@
-"""Fixtures that several folders share: a disk that is soon full."""
+"""What all folders share: a disk that is soon full, and the order of the tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no worker is left with it when the others have ended."""
+    items.sort(key=lambda item: item.get_closest_marker("tensorflow") is None)
 
 
 @pytest.fixture

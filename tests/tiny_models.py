@@ -71,6 +71,11 @@ def main(folder: Path) -> None:
     # Its Dense layer has a scale for each channel: FULLY_CONNECTED version 12, which tflite-runtime 2.14 does not know.
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     (folder / "too_new.tflite").write_bytes(converter.convert())
+    # Integers at both ends: what it is given has to be quantized for it.
+    converter.representative_dataset = lambda: ([sample[np.newaxis]] for sample in x[:100])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    (folder / "ready_int8.tflite").write_bytes(converter.convert())
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ class Builder:
         self, work: str, source: SourceModel, source_key: str, path: Path, kind: Format, steps: list[Step], label: str
     ) -> Node:
         data = {
-            **self._data(source.inputs[0].dtype),
+            **self._data(source.inputs[0].sample_dtype),
             # Only the conversion looks at where the flatbuffer will run: another runtime needs no other training.
             "runtime": self.experiment.runtime if work == "export" else "",
         }

@@ -25,7 +25,7 @@ def check_fit(experiment: Experiment, source: SourceModel, samples: Samples) -> 
         where = experiment.data.file or f"task {experiment.task}"
         wanted = tuple(size or None for size in expected)
         raise DataError(f"{where}: samples have shape {found}; model {source.path} takes {wanted} for one sample")
-    if np.dtype(source.inputs[0].dtype).kind in "iu" and (samples.scale, samples.offset) != (1.0, 0.0):
+    if np.dtype(source.inputs[0].sample_dtype).kind in "iu" and (samples.scale, samples.offset) != (1.0, 0.0):
         raise DataError(
             f"{experiment.file}: data.scale is {samples.scale:g} and data.offset {samples.offset:g}, but model "
             f"{source.path} takes {source.inputs[0].dtype}; expected 1 and 0"

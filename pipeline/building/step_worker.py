@@ -67,7 +67,7 @@ def _inspect(request: dict[str, Any], channel: TextIO) -> None:
     facts = {"inputs": [asdict(t) for t in inputs], "outputs": [asdict(t) for t in outputs]}
     _write(request, "model.json", {**facts, "survey": left, "weight_types": types})
     if len(inputs) == len(outputs) == 1 and _fits(inputs[0], request):
-        _keep_reference(request, inputs[0].dtype, run)
+        _keep_reference(request, inputs[0].sample_dtype, run)
 
 
 def _check_batch(tensor: TensorInfo) -> None:

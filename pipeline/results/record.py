@@ -38,6 +38,11 @@ class TensorInfo:
     scale: float | None = None
     zero_point: int | None = None
 
+    @property
+    def sample_dtype(self) -> str:
+        """The type that samples are in before the tensor takes them: real numbers where they are quantized for it."""
+        return self.dtype if self.scale is None else "float32"
+
 
 @dataclass(frozen=True)
 class TensorEvidence:

@@ -257,6 +257,13 @@ def shared_host(tmp_path_factory):
 
 
 @pytest.fixture
+def untraced(monkeypatch):
+    """Start processes without coverage: being traced takes longer than most of what they do, and is lost by kill -9."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
 def agent(make_agent) -> Agent:
     return make_agent()
 

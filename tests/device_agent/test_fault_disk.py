@@ -7,6 +7,8 @@ import pytest
 
 from device_agent.protocol import JobResult, MeasureSpec
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 PAGE_BYTES = 4096
 MEASURE = MeasureSpec(processes=2, warmup_s=0, timing_s=0, min_invokes=8, max_invokes=8)
 

@@ -14,6 +14,8 @@ from processes import processes_with, wait_for
 from device_agent import protocol
 from device_agent.protocol import MeasureSpec
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 # Six kills each: 54 of them.
 SEEDS = range(9)
 PHASES = ("submit", "start", "timing", "scoring", "finish", "acknowledge")

@@ -22,6 +22,8 @@ from device_agent.protocol import (
     ModelSpec,
 )
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 # Each another.
 FEWEST_MESSAGES = 10_000
 # How deep the messages come: some are refused by the last check, and some changes leave a job to run.

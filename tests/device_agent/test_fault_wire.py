@@ -8,7 +8,11 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 
+import pytest
+
 from device_agent.protocol import MeasureSpec, ProtocolError, to_json
+
+pytestmark = pytest.mark.usefixtures("untraced")
 
 FEWEST_CUTS = 60
 # The shorter ones cut hellos and events, the longer ones let a specification and a result pass now and then.

@@ -110,9 +110,9 @@ import numpy as np
 from models import fashion_mnist
 from models.datasets.dataset import Dataset
 rng = np.random.default_rng(1)
-y = rng.integers(0, 10, 1200)
+y = rng.integers(0, 10, 400)
 x = np.repeat(np.repeat(rng.integers(0, 256, (10, 7, 7, 1), np.uint8)[y], 4, axis=1), 4, axis=2)
-data = Dataset(x[:1000], y[:1000], x[1000:], y[1000:], 1 / 255, 0.0, "made up")
+data = Dataset(x[:300], y[:300], x[300:], y[300:], 1 / 255, 0.0, "made up")
 epochs = []
 folder = Path(sys.argv[1])
 returned = [

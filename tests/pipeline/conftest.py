@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from agents import CALM_YAML
 from processes import processes_with
+from ruamel.yaml import YAML
 
 from pipeline.building.artifacts import Builder, SourceModel
 from pipeline.building.running_steps import RunningSteps
@@ -60,6 +61,20 @@ class Bench:
         top = "".join(f"{key}: {value}\n" for key, value in {"metric": "top1", **more}.items())
         source = f"name: tiny\nmodel: {self.models / model}\ndata: {{file: {self.models / data}}}\n"
         path.write_text(f"{source}{top}measure: {measure}\nvariants:\n{variants}")
+        return path
+
+    def initialized(self, model: str, data: str, *variants: str) -> Path:
+        """What ``edgepress init`` writes, to be measured quickly, with ``variants`` only when some are named."""
+        inputs = ("--model", self.models / model, "--data", self.models / data, "--metric", "top1")
+        made = self.edgepress("init", *inputs, "-o", "my.yaml")
+        assert made.returncode == 0, made.stderr
+        path, yaml = self.folder / "my.yaml", YAML()
+        written = yaml.load(path.read_text())
+        written["measure"] = {"processes": 2, "warmup_s": 0, "timing_s": 0}
+        for name in set(written["variants"]).difference(variants or written["variants"]):
+            del written["variants"][name]
+        with path.open("w") as file:
+            yaml.dump(written, file)
         return path
 
     def prepared(self, steps: RunningSteps, **asked: str) -> tuple[Builder, SourceModel]:

@@ -76,14 +76,9 @@ def test_a_graph_with_a_part_that_is_no_layer_is_a_saved_model(converted):
 
 @needs_onnx
 def test_an_onnx_model_goes_from_init_to_report(bench, onnx_models):
-    arguments = ("--model", bench.models / "images.onnx", "--data", bench.models / "nchw.npz", "--metric", "top1")
-    made = bench.edgepress("init", *arguments, "-o", "my.yaml")
-    assert made.returncode == 0, made.stderr
-    text = (bench.folder / "my.yaml").read_text()
-    assert "# An ONNX model, converted once" in text
-    quick = text.replace("warmup_s: 0.5", "warmup_s: 0").replace("timing_s: 1.0", "timing_s: 0")
-    (bench.folder / "my.yaml").write_text(quick.replace("epochs: 3", "epochs: 1, batch_size: 32"))
-    done = bench.edgepress("run", "my.yaml")
+    path = bench.initialized("images.onnx", "nchw.npz", "float32", "pruned_int8")
+    assert "# An ONNX model, converted once" in path.read_text()
+    done = bench.edgepress("run", path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "convert ONNX: keras3, outputs as in ONNX Runtime" in done.stdout
     record = bench.record()
