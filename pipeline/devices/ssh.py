@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import paramiko
@@ -126,8 +126,9 @@ class SshStream:
         return line
 
     def close(self) -> None:
-        """End the channel; the connection stays."""
-        self._channel.close()
+        """End the channel; the connection stays, unless it is gone already."""
+        with suppress(paramiko.SSHException, EOFError, OSError):
+            self._channel.close()
 
     def _receive(self, deadline: float | None) -> None:
         """Take what arrives within a keepalive's time; when nothing does, see whether the far end lives."""
