@@ -1,6 +1,7 @@
 # make run    the whole line on real data, on this machine; ends with a report
 # make test   the checks and tests, but for those that train at length
 # make test-techniques    each compression technique
+# make test-onnx          models that come as .onnx
 # make test-layer-types   every technique on every type of layer
 # make test-board    what takes a real arm64 system, on one that QEMU emulates; from nothing it builds that first
 # make setup  the environments only: the host's, and one for each runtime of the agent
@@ -11,13 +12,14 @@ ENVIRONMENTS := .venv
 HOST := $(ENVIRONMENTS)/host
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 TECHNIQUES := tests/pipeline/compression
+ONNX_TESTS := tests/pipeline/model_formats/test_onnx.py
 # Three on two cores: many tests wait for a process, a time-out or a restart.
 PYTEST_FLAGS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 export PYTHONUNBUFFERED = 1
 
 .SECONDARY:
-.PHONY: run test test-board test-techniques test-layer-types layer-types check setup onnx environments benchmarks lock lock-boards \
+.PHONY: run test test-board test-techniques test-onnx test-layer-types layer-types check setup onnx environments benchmarks lock lock-boards \
 	clean
 .DELETE_ON_ERROR:
 
@@ -28,12 +30,15 @@ test: $(HOST)/.test-installed
 	sh tests/install_tools.sh
 	$(MAKE) --no-print-directory check
 	rm -f .coverage .coverage.*
-	$(HOST)/bin/python -m pytest --cov --cov-report= --ignore=$(TECHNIQUES) $(PYTEST_FLAGS)
+	$(HOST)/bin/python -m pytest --cov --cov-report= --ignore=$(TECHNIQUES) --ignore=$(ONNX_TESTS) $(PYTEST_FLAGS)
 	$(HOST)/bin/python -m coverage report
 
 # Each technique by itself: they train, and take as long as all the rest.
 test-techniques: $(HOST)/.test-installed
 	$(HOST)/bin/python -m pytest $(TECHNIQUES) $(PYTEST_FLAGS)
+
+test-onnx: $(HOST)/.test-installed $(HOST)/.onnx-installed
+	$(HOST)/bin/python -m pytest $(ONNX_TESTS) $(PYTEST_FLAGS)
 
 # One process: there is one board, and its tests follow each other. -s: every cut and what was found after it is a line.
 test-board: $(HOST)/.test-installed
@@ -94,7 +99,7 @@ $(HOST)/.onnx-installed: requirements/onnx.txt | setup
 	@$(HOST)/bin/python $(PIP) install --require-hashes -r requirements/onnx.txt
 	@touch $@
 
-$(HOST)/.test-installed: requirements/test.txt | $(HOST)/.onnx-installed
+$(HOST)/.test-installed: requirements/test.txt | setup
 	@echo "installing what the tests need"
 	@$(HOST)/bin/python $(PIP) install --require-hashes -r requirements/test.txt
 	@touch $@

@@ -124,11 +124,12 @@ def hostile(requests: list[dict]) -> st.SearchStrategy[bytes]:
 
 
 def forms(line: bytes) -> list[bytes]:
-    """Return a line, its first half, and what is left of it when one byte is another or missing."""
-    place = sum(line) % len(line)
-    before, after = line[:place], line[place + 1 :]
-    spoilt = line[: len(line) // 2], before + b"%c" % (line[place] ^ 1) + after, before + after
-    return [line, *map(one_line, spoilt)]
+    """Return a line, its first half, and what is left of it when one byte is another, or missing, at three places."""
+    found = [line, line[: len(line) // 2]]
+    for place in ((sum(line) * factor) % len(line) for factor in (1, 3, 7)):
+        before, after = line[:place], line[place + 1 :]
+        found += [before + b"%c" % (line[place] ^ 1) + after, before + after]
+    return [line, *map(one_line, found[1:])]
 
 
 def long_lines() -> list[bytes]:

@@ -39,11 +39,37 @@ def test_warm_up_lasts_at_least_as_long_as_asked():
     assert time.perf_counter() - begin >= 0.05
 
 
-def test_warm_up_goes_on_while_invokes_become_faster_at_most_five_times_as_long():
-    durations = iter([0.04 * 0.8**number for number in range(1000)])
-    begin = time.perf_counter()
-    warm_up(lambda: busy(next(durations)), 0.03)
-    assert time.perf_counter() - begin >= 5 * 0.03
+class Clock:
+    """Time that passes only in invokes, so that nothing else on the machine is in it."""
+
+    def __init__(self):
+        self.now_ns = 0
+
+    def perf_counter_ns(self):
+        return self.now_ns
+
+
+def test_warm_up_goes_on_while_invokes_become_faster_at_most_five_times_as_long(monkeypatch):
+    clock, taken_ns = Clock(), 40_000_000
+
+    def invoke():
+        nonlocal taken_ns
+        clock.now_ns += taken_ns
+        taken_ns = taken_ns * 97 // 100
+
+    monkeypatch.setattr("device_agent.timing.time", clock)
+    warm_up(invoke, 0.1)
+    assert 500_000_000 <= clock.now_ns < 540_000_000
+
+
+def test_warm_up_ends_once_invokes_take_as_long_as_before(monkeypatch):
+    clock = Clock()
+
+    def invoke():
+        clock.now_ns += 1_000_000
+
+    monkeypatch.setattr("device_agent.timing.time", clock)
+    assert 100 <= warm_up(invoke, 0.1) < 130
 
 
 def test_the_peak_of_memory_is_that_of_the_process():

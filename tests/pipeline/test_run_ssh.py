@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from agents import CALM_YAML
+from agents import CALM_YAML, stop_agent
 from processes import wait_for
 from ssh_server import SSHD, SshServer, fingerprint, make_key
 
@@ -29,6 +29,7 @@ def board(bench, tmp_path):
     folder.mkdir()
     with SshServer(folder, [make_key(folder / "host")], make_key(folder / "user")) as server:
         yield server
+    stop_agent(bench.folder / "agent")
     for file in ("known_hosts", "devices/board.yaml"):
         (bench.home / ".config" / "edgepress" / file).unlink(missing_ok=True)
 

@@ -16,8 +16,8 @@ from pipeline.errors import AgentError, DeviceLeased, DeviceUnreachable
 
 
 @pytest.fixture
-def connect():
-    """A function that returns a client of a device."""
+def connect(agent_home):
+    """A function that returns a client of a device; all are closed before their agent is ended."""
     with contextlib.ExitStack() as stack:
 
         def make(device: Device) -> AgentClient:
