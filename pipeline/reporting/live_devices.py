@@ -14,6 +14,7 @@ from rich.text import Text
 
 from pipeline.reporting import format
 from pipeline.reporting.progress import BYTES
+from pipeline.results.comparison import EMULATED
 from pipeline.results.record import VariantRecord
 
 FAILED, DONE = "failed", "done"
@@ -122,7 +123,8 @@ class LiveDevice:
     def variant(self, record: VariantRecord) -> None:
         """Print how a variant did there; see ``Progress.variant``."""
         if record.numbers:
-            p50, score = format.duration(record.numbers.p50_ns.value), format.fraction(record.numbers.score.value)
+            p50_ns, score = record.numbers.p50_ns, format.fraction(record.numbers.score.value)
+            p50 = format.duration(p50_ns.value) if p50_ns else EMULATED
             status = "VALID" if record.valid else "INVALID"
             self._devices.line(f"{self._name}: {record.name}: {status}, p50 {p50}, {score}")
 

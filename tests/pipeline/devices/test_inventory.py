@@ -8,7 +8,9 @@ import pytest
 from pipeline.devices.inventory import LOCAL, Device, add_device, find_device, list_devices, remove_device
 from pipeline.errors import ConfigError, StorageError, UsageError
 
-KNOWN = "transport, host, port, user, identity_file, agent, home, as_user, tags, connect_timeout_s, conditions, emulated"
+KNOWN = (
+    "transport, host, port, user, identity_file, agent, home, as_user, tags, connect_timeout_s, conditions, emulated"
+)
 
 
 @pytest.fixture

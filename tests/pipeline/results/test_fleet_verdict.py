@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from device_agent.protocol import Failure, Measurement, Score, TimingBlock
+from device_agent.protocol import DeviceInfo, Failure, Measurement, Score, TimingBlock
 from pipeline.results.fleet_verdict import judge_fleet
 from pipeline.results.record import Artifact, BudgetLine, Estimate, Numbers, RunRecord, VariantRecord
 from pipeline.results.verdict import judge
 
-DEVICE = {"model": None, "machine": "aarch64", "cores": 4, "ram_bytes": None, "os": None, "kernel": "6", "python": "3"}
+DEVICE = DeviceInfo(model=None, machine="aarch64", cores=4, ram_bytes=None, os=None, kernel="6", python="3")
 LARGE, SMALL = 200_000, 100_000
 
 
@@ -65,6 +65,16 @@ def test_of_those_equally_fast_everywhere_the_smallest_is_chosen():
         for name in ("pi-a", "pi-b")
     }
     assert judge_fleet(runs, [], 0.02).chosen == "b"
+
+
+def test_on_an_emulated_board_nobody_is_faster():
+    emulated = run(variant("a", 1_000_000), variant("b", 500_000, LARGE + 1))
+    emulated = dataclasses.replace(emulated, device=dataclasses.replace(DEVICE, emulated=True))
+    verdict = judge_fleet(
+        {"pi-a": run(variant("a", 1_000), variant("b", 1_000, LARGE + 1)), "qemu": emulated}, [], 0.02
+    )
+    assert verdict.chosen == "a"
+    assert verdict.reason.endswith("; no time was judged on qemu, emulated")
 
 
 def test_what_misses_the_budget_on_one_device_may_not_ship_on_all():
