@@ -104,7 +104,7 @@ def test_list_tells_every_mistake_on_a_line_of_its_own(folder):
     assert said.splitlines() == [
         f'edgepress: {folder}/a.yaml:2: port is "22a"; expected an integer from 1 to 65535',
         f'{folder}/b.yaml:2: unknown key "hots"; known: transport, host, port, user, identity_file, agent, home, '
-        "as_user, tags, connect_timeout_s, conditions",
+        "as_user, tags, connect_timeout_s, conditions, emulated",
     ]
 
 

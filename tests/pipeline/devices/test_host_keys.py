@@ -7,6 +7,7 @@ import pytest
 from boards import device_on
 from ssh_server import fingerprint
 
+from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.host_keys import known_keys
 from pipeline.devices.inventory import LOCAL
 from pipeline.devices.ssh_config import ssh_target
@@ -23,7 +24,7 @@ class NotTheSame(Exception):
 
 def log_in(device):
     with ExitStack() as stack:
-        connect(ssh_target(device), stack)
+        connect(ssh_target(device), stack, Handshakes())
 
 
 def refusal(device):

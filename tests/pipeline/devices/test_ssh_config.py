@@ -9,6 +9,7 @@ import pytest
 from processes import processes_with, wait_for
 from ssh_server import SshServer
 
+from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.inventory import Device
 from pipeline.devices.ssh_config import ssh_target
 from pipeline.devices.ssh_connection import connect
@@ -27,7 +28,7 @@ def write_config(home):
 
 def log_in(device):
     with ExitStack() as stack:
-        connect(ssh_target(device), stack)
+        connect(ssh_target(device), stack, Handshakes())
 
 
 def accepted(server: SshServer) -> bool:
@@ -175,7 +176,7 @@ def through(gate, key):
 def test_board_behind_a_jump_host_is_reached_through_it(board, gate, write_config):
     write_config(through(gate, gate.user_key))
     with ExitStack() as stack:
-        connect(ssh_target(board), stack)
+        connect(ssh_target(board), stack, Handshakes())
         assert gate.cut_connections() == 1
     wait_for(lambda: accepted(gate), 10)
 
@@ -203,7 +204,7 @@ def test_board_is_reached_by_a_proxy_command_which_ends_with_the_connection(boar
         f" -i {keys['user']} -p {gate.port} -W %h:%p 127.0.0.1\n"
     )
     with ExitStack() as stack:
-        connect(ssh_target(board), stack)
+        connect(ssh_target(board), stack, Handshakes())
         assert processes_with(f"{home}/.ssh/known_hosts")
     assert not processes_with(f"{home}/.ssh/known_hosts")
 

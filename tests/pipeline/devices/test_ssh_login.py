@@ -11,6 +11,7 @@ import pytest
 from boards import device_on
 from ssh_server import fingerprint, make_key
 
+from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.ssh_config import ssh_target
 from pipeline.devices.ssh_connection import connect
 from pipeline.errors import AuthenticationRefused, DeviceUnreachable
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.sshd
 
 def log_in(device):
     with ExitStack() as stack:
-        assert connect(ssh_target(device), stack).is_authenticated()
+        assert connect(ssh_target(device), stack, Handshakes()).is_authenticated()
 
 
 def refusal(device):
