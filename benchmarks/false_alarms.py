@@ -119,7 +119,8 @@ def main() -> int:
                 compare("5 % more work", MORE_WORK / WORK, (more, work), asked.processes, asked.jobs // 2),
                 compare("Fashion-MNIST against itself", 1.0, (reference, reference), DEFAULT_PROCESSES, asked.jobs),
             )
-    return int(not all(report(found) for found in series))
+    within = [report(found) for found in series]  # each is reported, also behind one that missed
+    return int(not all(within))
 
 
 def report(series: Series) -> bool:
