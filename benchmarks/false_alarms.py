@@ -28,7 +28,7 @@ PAIRS = 5
 WORK, MORE_WORK = 200, 210
 FOUND_AT_LEAST = 0.95
 # A model must not be called different from itself with as few processes as a run has when it asks for nothing. How many
-# it takes to find 5 % depends on the machine: here a median moves by 2 to 4 % from one process to the next.
+# it takes to find 5 % depends on the machine: how far a median moves from one process to the next.
 DEFAULT_PROCESSES = 5
 WARMUP_S, TIMING_S = 0.05, 0.1
 SHAPE = (28, 28, 1)
