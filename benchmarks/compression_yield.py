@@ -98,10 +98,11 @@ def _no_worse(ours: Flatbuffer, peer: Flatbuffer, scores: Scores) -> bool:
     compared: Comparison = compare(ours.measurement, peer.measurement, scores)
     gzip_ratio = ours.gzip_bytes / peer.gzip_bytes
     within = compared.speed != SLOWER and compared.accuracy != WORSE and gzip_ratio <= MOST_GZIP
+    ratio = compared.time_ratio
     print(
-        f"{ours.measurement.model} against {peer.measurement.model}: time {compared.time_ratio.value:.3f} "
-        f"({compared.time_ratio.low:.3f} to {compared.time_ratio.high:.3f}, {compared.speed}), gzip {gzip_ratio:.3f}, accuracy {compared.accuracy} (p = {compared.p_value:.3f}): "
-        f"{'within' if within else 'NOT within'}"
+        f"{ours.measurement.model} against {peer.measurement.model}: time {ratio.value:.3f} "
+        f"({ratio.low:.3f} to {ratio.high:.3f}, {compared.speed}), gzip {gzip_ratio:.3f}, "
+        f"accuracy {compared.accuracy} (p = {compared.p_value:.3f}): {'within' if within else 'NOT within'}"
     )
     return within
 
