@@ -1,5 +1,5 @@
 # make run    the whole line on real data, on this machine; ends with a report
-# make test   the checks and tests, but for those that train at length
+# make test   the checks and tests, but for those that have a target of their own
 # make test-techniques    each compression technique
 # make test-onnx          models that come as .onnx
 # make test-layer-types   every technique on every type of layer

@@ -98,10 +98,11 @@ def _no_worse(ours: Flatbuffer, peer: Flatbuffer, scores: Scores) -> bool:
     compared: Comparison = compare(ours.measurement, peer.measurement, scores)
     gzip_ratio = ours.gzip_bytes / peer.gzip_bytes
     within = compared.speed != SLOWER and compared.accuracy != WORSE and gzip_ratio <= MOST_GZIP
+    ratio = compared.time_ratio
     print(
-        f"{ours.measurement.model} against {peer.measurement.model}: time {compared.time_ratio.value:.3f} "
-        f"({compared.speed}), gzip {gzip_ratio:.3f}, accuracy {compared.accuracy} (p = {compared.p_value:.3f}): "
-        f"{'within' if within else 'NOT within'}"
+        f"{ours.measurement.model} against {peer.measurement.model}: time {ratio.value:.3f} "
+        f"({ratio.low:.3f} to {ratio.high:.3f}, {compared.speed}), gzip {gzip_ratio:.3f}, "
+        f"accuracy {compared.accuracy} (p = {compared.p_value:.3f}): {'within' if within else 'NOT within'}"
     )
     return within
 
@@ -176,7 +177,7 @@ def _measured(client: AgentClient, paths: dict[str, Path], data: Path, scratch: 
         models=tuple(ModelSpec(name, blob.sha256, "litert") for name, blob in blobs.items()),
         data=DataSpec(inputs.sha256, labels.sha256, count, 1 / 255, 0.0),
         metric="top1",
-        measure=MeasureSpec(processes=7, warmup_s=0.3, timing_s=0.5),
+        measure=MeasureSpec(processes=15, warmup_s=0.3, timing_s=0.5),
         baseline=BASELINE,
     )
     unique = {blob.sha256: blob for blob in [*blobs.values(), inputs, labels]}

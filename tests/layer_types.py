@@ -176,10 +176,11 @@ def _rewritten(technique: Any, settings: Any, model: Any, data: TrainingData, re
     rewritten = technique.rewrite(twin, settings, data, report)
     named = [layer for layer in [*left, *report.left] if "tested" in layer.layer]
     content = export.Convertible(rewritten, data).flatbuffer()
-    if case_of(technique) == "quantization_aware_training" and not named:
+    has_weights = any(values.ndim >= 2 for values in before.values())
+    if case_of(technique) == "quantization_aware_training" and has_weights and not named:
         # TF-MOT takes some layers apart and calls the parts otherwise: the flatbuffer says what they became.
         return _converted(content, named)
-    return _judged(_was_treated(case_of(technique), before, rewritten, settings), named, before)
+    return _judged(_was_treated(case_of(technique), before, rewritten, settings), named, has_weights)
 
 
 def case_of(technique: Any) -> str:
@@ -207,12 +208,12 @@ def _converted(content: bytes, left: list[LeftLayer]) -> tuple[str, str]:
     return (LEFT, left[0].reason) if left else (SILENT, f"still float32: {', '.join(floats)}")
 
 
-def _judged(treated: bool, named: list[LeftLayer], before: dict[str, np.ndarray[Any, Any]]) -> tuple[str, str]:
+def _judged(treated: bool, named: list[LeftLayer], has_weights: bool) -> tuple[str, str]:
     if treated:
         return WORKS, "; ".join(layer.reason for layer in named)
     if named:
         return LEFT, named[0].reason
-    if not any(values.ndim >= 2 for values in before.values()):
+    if not has_weights:
         return NOTHING, ""
     return SILENT, "neither treated nor named"
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -21,18 +22,25 @@ def processes_with(words: str) -> list[int]:
 def processes_holding(folder: Path) -> list[int]:
     """Return the living processes that have a file below ``folder`` open, as a step has its log, but for this one."""
     found = set()
-    for path in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if path.readlink().is_relative_to(folder):
-                found.add(int(path.parts[2]))
-        except OSError:
-            continue
+    for process in Path("/proc").glob("[0-9]*"):
+        # Any of them may end meanwhile.
+        with suppress(OSError):
+            for path in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if path.readlink().is_relative_to(folder):
+                        found.add(int(process.name))
     return sorted(found - {os.getpid()})
 
 
 def steps_in(folder: Path) -> list[int]:
     """Return the processes of steps, not the server that forks them, that have a file below ``folder`` open."""
-    return [pid for pid in processes_holding(folder) if Path(f"/proc/{pid}/comm").read_text() == "edgepress-step\n"]
+    return [pid for pid in processes_holding(folder) if _name(pid) == "edgepress-step"]
+
+
+def _name(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def wait_for(condition, deadline_s=60):

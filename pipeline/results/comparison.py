@@ -18,6 +18,9 @@ SIGNIFICANCE = 1 - CONFIDENCE
 FASTER, SLOWER, AS_FAST, NOT_SHOWN, EMULATED = "faster", "slower", "as fast", "not shown", "emulated"
 BETTER, WORSE = "better", "worse"
 
+# Of five, even the smallest and the largest enclose a median with 93.75 % only.
+_SIGN_TEST_PAIRS = 6
+
 
 def compare(
     variant: Measurement,
@@ -58,19 +61,34 @@ def time_ratio(variant: Measurement, baseline: Measurement) -> Estimate:
     """Return the ratio of the two medians and its 95 % interval.
 
     Blocks are paired by their process: two of a pair ran one right after the other, so that drift and heat cancel. The
-    estimate is the geometric mean of the pairs' ratios, its interval Student's t on their logarithms (a paired t-test,
-    Student, "The Probable Error of a Mean", Biometrika 6, 1908). One pair alone has no interval.
+    estimate is the median of the pairs' ratios, its interval that of the sign test (Thompson, "On Confidence Ranges for
+    the Median", Annals of Mathematical Statistics 7, 1936), which asks nothing of how noise is distributed and does not
+    mind some pairs of which one was slowed down. It needs six pairs; below, the interval is Student's t on the ratios'
+    logarithms ("The Probable Error of a Mean", Biometrika 6, 1908). One pair alone has none.
     """
     theirs = {block.process: block.median_ns for block in baseline.blocks}
     pairs = [(block.median_ns, theirs[block.process]) for block in variant.blocks if block.process in theirs]
-    logarithms = np.log([max(ours, 1) / max(other, 1) for ours, other in pairs])
-    mean = float(np.mean(logarithms))
+    ratios = np.array([max(ours, 1) / max(other, 1) for ours, other in pairs])
+    estimate = float(np.median(ratios))
     if len(pairs) < 2:
-        return Estimate(float(np.exp(mean)))
+        return Estimate(estimate)
+    low, high = (_students_t if len(pairs) < _SIGN_TEST_PAIRS else _sign_test)(ratios)
+    return Estimate(estimate, float(low), float(high))
+
+
+def _students_t(ratios: NDArray[np.float64]) -> tuple[float, float]:
     from scipy import stats
 
-    half = float(stats.sem(logarithms) * stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1))
-    return Estimate(float(np.exp(mean)), float(np.exp(mean - half)), float(np.exp(mean + half)))
+    logarithms = np.log(ratios)
+    half = stats.sem(logarithms) * stats.t.ppf((1 + CONFIDENCE) / 2, len(ratios) - 1)
+    return np.exp(logarithms.mean() - half), np.exp(logarithms.mean() + half)
+
+
+def _sign_test(ratios: NDArray[np.float64]) -> tuple[float, float]:
+    from scipy import stats
+
+    interval = stats.quantile_test(ratios, q=1.0, p=0.5).confidence_interval(CONFIDENCE)
+    return interval.low, interval.high
 
 
 def speed_of(ratio: Estimate, smallest_effect: float) -> str:

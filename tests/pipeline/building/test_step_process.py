@@ -34,8 +34,8 @@ def test_a_step_leaves_its_files_and_its_log(bench, tmp_path, steps):
 
 
 def test_a_step_that_takes_too_long_is_ended_and_told(bench, tmp_path, steps):
-    step = inspect(bench.models / "keras3.keras", timeout_s=0.2)
-    with pytest.raises(StepError, match=r"inspect: not finished after 0\.2 s; raise limits\.step_timeout_s"):
+    step = inspect(bench.models / "keras3.keras", timeout_s=0.01)
+    with pytest.raises(StepError, match=r"inspect: not finished after 0\.01 s; raise limits\.step_timeout_s"):
         step.run(tmp_path, silent, steps)
     wait_for(lambda: not steps_in(tmp_path))
 

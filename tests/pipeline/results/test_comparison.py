@@ -21,12 +21,41 @@ def scores(ours, theirs):
     return {"a.npy": np.array(ours, np.float32), "b.npy": np.array(theirs, np.float32)}
 
 
-def test_the_ratio_is_that_of_a_paired_t_test_on_logarithms():
+def test_the_interval_of_few_pairs_is_that_of_a_paired_t_test_on_logarithms():
     ours, theirs = [105, 112, 95, 130, 108], [100, 110, 92, 118, 101]
     ratio = time_ratio(measured("a", ours), measured("b", theirs))
     expected = stats.ttest_rel(np.log(ours), np.log(theirs)).confidence_interval(0.95)
     assert (ratio.low, ratio.high) == pytest.approx((np.exp(expected.low), np.exp(expected.high)))
-    assert ratio.value == pytest.approx(stats.gmean(np.array(ours) / np.array(theirs)))
+    assert ratio.value == pytest.approx(1.05)
+
+
+@pytest.mark.parametrize("pairs", [6, 8, 20, 21, 40])
+def test_the_interval_of_six_pairs_and_more_is_that_of_the_sign_test(pairs):
+    ours = np.random.default_rng(pairs).permutation(np.arange(1001, 1001 + pairs))
+    ratio = time_ratio(measured("a", ours), measured("b", [1000] * pairs))
+    # The largest number of pairs of which so few lie on one side of the median by chance in less than 2.5 %.
+    outside = int(stats.binom.ppf(0.025, pairs, 0.5)) - 1
+    assert ratio.value == pytest.approx(1 + (pairs + 1) / 2000)
+    assert (ratio.low, ratio.high) == pytest.approx((1.001 + outside / 1000, 1 + (pairs - outside) / 1000))
+
+
+def test_pairs_of_which_one_was_slowed_down_do_not_hide_a_difference():
+    theirs, ours = np.full(20, 1000), np.full(20, 1050)
+    theirs[:4], ours[4:8] = 1600, 1700
+    ratio = time_ratio(measured("a", ours), measured("b", theirs))
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((1.05, 1.05, 1.05))
+    assert speed_of(ratio, 0.02) == "slower"
+
+
+@pytest.mark.parametrize("pairs", [5, 20])
+def test_intervals_hold_the_truth_as_often_as_they_say_when_processes_are_of_two_kinds(pairs):
+    draw, hold, rounds = np.random.default_rng(1), 0, 400
+    for _ in range(rounds):
+        slowed = 1 + 0.65 * (draw.random((2, pairs)) < 0.45)
+        ours, theirs = 1_000_000 * slowed * draw.lognormal(0, 0.02, (2, pairs))
+        ratio = time_ratio(measured("a", (ours * 1.05).astype(int)), measured("b", theirs.astype(int)))
+        hold += ratio.low <= 1.05 <= ratio.high
+    assert hold / rounds >= 0.93
 
 
 def test_drift_that_hits_both_of_a_pair_cancels():
