@@ -34,7 +34,8 @@ for folder in pathlib.Path(sys.argv[1], "jobs").glob("[0-9a-f]*"):
 print(json.dumps(states))
 """
 
-# A digest of every release that has its name, without the .pyc files, which have times in them.
+# A digest of every release that has its name, of the environments that it links to as well; without the .pyc files,
+# which have times in them.
 RELEASES = """
 import hashlib, json, os, pathlib, sys
 root = pathlib.Path(sys.argv[1])
@@ -47,6 +48,8 @@ def digest(folder):
         total.update(("%s %s\\n" % (path.relative_to(folder), kind)).encode())
         if kind == "file":
             total.update(hashlib.sha256(path.read_bytes()).digest())
+        elif path.is_symlink() and path.parent.name == "runtimes":
+            total.update(digest(path.resolve()).encode())
     return total.hexdigest()
 def target(link):
     try:
