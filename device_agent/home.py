@@ -22,6 +22,8 @@ from device_agent.errors import AgentError, Refusal
 from device_agent.protocol import DISK_FULL
 from device_agent.sha256 import sha256_of_bytes
 
+HOME_NAMES = ("agent.sock", "agent.lock", "start.lock", "agent.log", "blobs", "jobs")
+
 # sun_path has 108 bytes on Linux, the closing zero among them.
 _SOCKET_PATH_BYTES = 107
 

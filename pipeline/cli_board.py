@@ -48,7 +48,8 @@ def reset() -> None:
     click.echo(f"{device.name} is bare again")
 
 
-@board.command(context_settings={"ignore_unknown_options": True})
+# What comes behind the first word is the board's, "-h" too.
+@board.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(command: tuple[str, ...]) -> None:
     """Log in to the emulated board as its user pi, or run COMMAND there."""

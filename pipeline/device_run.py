@@ -78,6 +78,7 @@ def asked_of(built: Built, device: Device) -> str:
         experiment.min_snr_db,
         experiment.measure.smallest_effect,
         [(variant.name, variant.steps) for variant in built.variants],
+        device.emulated,
     )
     return key_of(to_json(replace(spec, owner="")) if spec else None, judged_by)
 

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.errors import AgentError
-from device_agent.home import free_bytes, remove_socket_folder
+from device_agent.home import HOME_NAMES, free_bytes, remove_socket_folder
+from device_agent.installing.folders import remove as remove_path
 from device_agent.installing.running import use_of
-from device_agent.installing.services import Service, forget_changes, is_installed, read_changes, remove_empty
+from device_agent.installing.services import Changes, Service, forget_changes, is_installed, read_changes, remove_empty
 from device_agent.layout import SYSTEM_HOME, SYSTEM_ROOT, USER_ROOT
 from device_agent.protocol import ProtocolError
 from device_agent.releases import Part, Releases, read_manifest
@@ -107,11 +108,23 @@ def install(options: argparse.Namespace) -> Result:
         _refuse_while_used(place.home, options.holder)
         _say({"stage": "start"})
         changes = place.service.put(read_changes(place.root))
+        # What systemd and useradd have written does not sync itself, and may lie on another disk than the link.
+        os.sync()
         releases.activate(release.id)
-        place.service.restart(changes)
+        _start(place, releases, changes)
         releases.remove_others()
         _remove_incoming(place)
         return {"release": releases.current, "previous": releases.previous, "note": changes.note, "unit": changes.unit}
+
+
+def _start(place: Place, releases: Releases, changes: Changes) -> None:
+    """Start the current release; one that does not start gives way to the release before it."""
+    try:
+        place.service.restart(changes)
+    except AgentError as error:
+        if releases.previous in (None, releases.current):
+            raise
+        raise AgentError(f"{error}; went back to release {_go_back(place, releases)}") from error
 
 
 def restart(options: argparse.Namespace) -> Result:
@@ -130,11 +143,15 @@ def roll_back(options: argparse.Namespace) -> Result:
     with _only_installer(place.root):
         releases = Releases(place.root)
         releases.remove_leftovers()
-        back = releases.roll_back()
-        place.service.restart(read_changes(place.root))
-        releases.remove_others()
-        _remove_incoming(place)
-    return {"release": back}
+        return {"release": _go_back(place, releases)}
+
+
+def _go_back(place: Place, releases: Releases) -> str:
+    back = releases.roll_back()
+    place.service.restart(read_changes(place.root))
+    releases.remove_others()
+    _remove_incoming(place)
+    return back
 
 
 def remove(options: argparse.Namespace) -> Result:
@@ -144,6 +161,7 @@ def remove(options: argparse.Namespace) -> Result:
     with _only_installer(place.root):
         if is_installed(place.root):
             _refuse_while_used(place.home, options.holder)
+            _refuse_to_lose_jobs(place.home, options.discard)
             removed += _remove_all(place)
         (place.root / "install.lock").unlink()
         _remove_incoming(place)
@@ -157,13 +175,22 @@ def _remove_all(place: Place) -> list[str]:
     releases.remove_leftovers()
     removed = place.service.remove(read_changes(place.root))
     removed += releases.remove_all()
-    if place.home.is_dir():
-        shutil.rmtree(place.home)
-        removed.append(str(place.home))
+    removed += _remove_home(place.home)
     remove_socket_folder()
     # Last of all: by it an agent that was removed in part is known as one of ours.
     forget_changes(place.root)
     return removed
+
+
+def _remove_home(home: Path) -> list[str]:
+    """Remove what the agent keeps; a folder in which there is something else was somebody's before, and stays."""
+    found = [home / name for name in HOME_NAMES if os.path.lexists(home / name)]
+    for path in found:
+        remove_path(path)
+    with suppress(OSError):
+        home.rmdir()
+        return [str(home)]
+    return [str(path) for path in found]
 
 
 def _self_test(folder: Path) -> None:
@@ -194,6 +221,14 @@ def _refuse_while_used(home: Path, holder: str) -> None:
     use = use_of(home, holder)
     if use:
         raise AgentError(f"the agent there is in use: {use}; wait until it is not")
+
+
+def _refuse_to_lose_jobs(home: Path, discard: bool) -> None:
+    # A job is forgotten once a host has fetched its result: what lies there is still to be fetched.
+    jobs = sorted(path.name for path in (home / "jobs").glob("[!.]*"))
+    if jobs and not discard:
+        remedy = 'run their experiments again to have them, or "edgepress device unprovision" with "--discard"'
+        raise AgentError(f"there are results that no host has fetched: {', '.join(jobs[:10])}; {remedy}")
 
 
 @contextmanager
@@ -274,6 +309,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--holder", default="", help="in whose name the host that asks has leased the device")
         if name in ("prepare", "install"):
             command.add_argument("--part", type=_parsed, action="append", required=True, help=_PART_HELP)
+        if name == "remove":
+            command.add_argument("--discard", action="store_true", help="also results that no host has fetched")
     return parser
 
 

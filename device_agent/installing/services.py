@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from device_agent.errors import AgentError
 from device_agent.home import write_file
 from device_agent.protocol import from_json, to_json
 
@@ -46,9 +47,16 @@ class Service(Protocol):
 
 
 def read_changes(root: Path) -> Changes:
-    """Return what was changed on the board for the installation in ``root``."""
+    """Return what was changed on the board for the installation in ``root``.
+
+    Raises:
+        AgentError: if what was written down makes no sense.
+    """
     path = root / _CHANGES
-    return from_json(Changes, json.loads(path.read_bytes())) if path.is_file() else Changes()
+    try:
+        return from_json(Changes, json.loads(path.read_bytes())) if path.is_file() else Changes()
+    except ValueError as error:
+        raise AgentError(f"{path} does not say what was changed for the agent there: {error}") from error
 
 
 def is_installed(root: Path) -> bool:
@@ -72,6 +80,16 @@ def unit_text(name: str) -> str:
     content = pkgutil.get_data("device_agent", f"units/{name}")
     assert content is not None
     return content.decode()
+
+
+def remove_file(path: Path) -> list[str]:
+    """Remove a file that was written by ``write_file``, and what a cut has left of that; return what was removed."""
+    path.with_name(f".tmp-{path.name}").unlink(missing_ok=True)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return []
+    return [str(path)]
 
 
 def remove_empty(folder: Path, stop: Path) -> None:

@@ -6,14 +6,13 @@ import os
 import pwd
 import re
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from device_agent.errors import AgentError
 from device_agent.home import write_file
 from device_agent.installing.programs import problem_of, run, succeeds
-from device_agent.installing.services import UNIT, Changes, note_changes, unit_text
+from device_agent.installing.services import UNIT, Changes, note_changes, remove_file, unit_text
 from device_agent.layout import SYSTEM_HOME, SYSTEM_ROOT, SYSTEM_USER
 
 SUDO_RULE = Path("/etc/sudoers.d/edgepress-agent")
@@ -53,18 +52,14 @@ class SystemService:
 
     def remove(self, changes: Changes) -> list[str]:
         """Undo what ``put`` did; see ``Service``."""
-        removed = []
+        removed: list[str] = []
         if changes.unit:
             problem_of("systemctl", "disable", "--now", UNIT)
-            with suppress(FileNotFoundError):
-                _UNIT_FILE.unlink()
-                removed.append(str(_UNIT_FILE))
+            removed += remove_file(_UNIT_FILE)
             problem_of("systemctl", "daemon-reload")
             problem_of("systemctl", "reset-failed", UNIT)
         if changes.sudo_rule:
-            with suppress(FileNotFoundError):
-                SUDO_RULE.unlink()
-                removed.append(str(SUDO_RULE))
+            removed += remove_file(SUDO_RULE)
         if changes.user and _has_user():
             _delete_user()
             removed.append(f"the user {SYSTEM_USER}")

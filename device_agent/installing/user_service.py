@@ -6,7 +6,6 @@ import os
 import pwd
 import re
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from device_agent.errors import AgentError
 from device_agent.home import write_file
 from device_agent.installing.programs import is_there, problem_of, succeeds
 from device_agent.installing.running import end_daemon
-from device_agent.installing.services import UNIT, Changes, note_changes, remove_empty, unit_text
+from device_agent.installing.services import UNIT, Changes, note_changes, remove_empty, remove_file, unit_text
 from device_agent.layout import USER_ROOT
 
 _LINGERING = Path("/var/lib/systemd/linger")
@@ -67,13 +66,11 @@ class UserService:
 
     def remove(self, changes: Changes) -> list[str]:
         """Undo what ``put`` did; see ``Service``."""
-        removed = []
+        removed: list[str] = []
         if changes.unit:
             # Without a manager to be told, the files are all there is of it.
             self._systemctl("disable", "--now", UNIT, must=False)
-            with suppress(FileNotFoundError):
-                self._unit.unlink()
-                removed.append(str(self._unit))
+            removed += remove_file(self._unit)
             (self._unit.parent / "default.target.wants" / UNIT).unlink(missing_ok=True)
             remove_empty(self._unit.parent / "default.target.wants", Path.home())
             self._systemctl("daemon-reload", must=False)

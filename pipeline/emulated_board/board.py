@@ -23,7 +23,7 @@ from pipeline.emulated_board import guest, tools
 from pipeline.emulated_board.commands import run
 from pipeline.emulated_board.image import Image, find_or_build_image, image_key
 from pipeline.emulated_board.keys import Keys, make_keys
-from pipeline.emulated_board.machine import CONSOLE, DISK, MACHINES, QMP, SNAPSHOT, Qemu, command
+from pipeline.emulated_board.machine import CONSOLE, MACHINES, QMP, SNAPSHOT, Machine, Qemu, command
 from pipeline.emulated_board.qmp import connected
 from pipeline.emulated_board.registration import HOST, NAME, device_at, register
 from pipeline.errors import EmulatorError, UsageError
@@ -69,12 +69,15 @@ class Board:
         made = self._made()
         tools.check(tools.TO_RUN if made and self._image(made).folder.is_dir() else {**tools.TO_RUN, **tools.TO_BUILD})
         with self._alone():
+            made = self._made()  # another may have made it, or made it anew, while we waited
             keys = make_keys(self.folder / "keys")
             if made is None or machine not in (None, made.machine) or not self._can_go_on(made):
                 self._refuse_while_up()
                 made = self._make(machine or (made.machine if made else "virt"), keys)
                 return self._registered(made, keys, anew=True)
-            if not self._qemu.is_running:
+            if self._qemu.is_running:
+                self._await_ssh(made.port)  # whoever started it may have been stopped before it was up
+            else:
                 self._start(made)
             return self._registered(made, keys, anew=False)
 
@@ -85,9 +88,10 @@ class Board:
             UsageError: if there is no board yet.
             EmulatorError: if it does not come up.
         """
-        made = self._made_already()
+        self._made_already()
         tools.check(tools.TO_RUN)
         with self._alone():
+            made = self._made_already()
             keys = make_keys(self.folder / "keys")
             self._qemu.cut_power()
             if not (made.image == image_key(keys) and self._can_go_on(made) and self._resumed(made)):
@@ -98,8 +102,8 @@ class Board:
         """Shut the board down in order; what is on its disk stays."""
 
         def ask() -> None:
-            # The connection may end before the answer.
-            self._on_board("sudo", "-n", "systemctl", "poweroff", must=False)
+            # The connection may end before the answer, and a board that hangs gives none.
+            self._on_board("sudo", "-n", "systemctl", "poweroff", must=False, patience_s=SHUT_DOWN_S)
 
         if self.is_running:
             self._qemu.shut_down(ask, SHUT_DOWN_S)
@@ -131,9 +135,9 @@ class Board:
         image = find_or_build_image(self._cache, keys, self._tell)
         earlier = self._made()
         made = Made(machine, earlier.port if earlier else _free_port(), image.key)
-        (self.folder / DISK).unlink(missing_ok=True)
-        create = [tools.find("qemu-img"), "create", "-q", "-f", "qcow2", "-b", str(image.disk), "-F", "raw", DISK]
-        run(create, self.folder / "qemu-img.log", cwd=self.folder)
+        for left in MACHINES.values():
+            (self.folder / left.disk).unlink(missing_ok=True)
+        run(_disk_command(MACHINES[machine], image), self.folder / "qemu-img.log", cwd=self.folder)
         write_text(self.folder / "known_hosts", f"[{HOST}]:{made.port} {keys.host_key}\n")
         write_text(self.folder / "board.json", json.dumps(asdict(made)))
         self._start(made)
@@ -179,8 +183,15 @@ class Board:
         # A board without a clock begins in the past, and a snapshot goes on at the time of its making.
         self._on_board("sudo", "-n", "date", "--utc", "--set", f"@{time.time():.3f}")
 
-    def _on_board(self, *words: str, must: bool = True) -> None:
-        done = subprocess.run(self.ssh_command(words), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    def _on_board(self, *words: str, must: bool = True, patience_s: float = BOOT_S) -> None:
+        try:
+            done = subprocess.run(
+                self.ssh_command(words), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience_s
+            )
+        except subprocess.TimeoutExpired as error:
+            if must:
+                raise EmulatorError(f"{' '.join(words)} on {NAME} took more than {patience_s:.0f} s") from error
+            return
         if must and done.returncode:
             raise EmulatorError(f"{' '.join(words)} on {NAME} failed: {done.stderr.strip()}")
 
@@ -195,7 +206,7 @@ class Board:
 
     def _can_go_on(self, made: Made) -> bool:
         """Tell whether the board's disk is here, and the image below it."""
-        return (self.folder / DISK).is_file() and self._image(made).folder.is_dir()
+        return (self.folder / MACHINES[made.machine].disk).is_file() and self._image(made).folder.is_dir()
 
     def _image(self, made: Made) -> Image:
         return Image(self._cache.subfolder("board") / made.image, made.image)
@@ -224,6 +235,14 @@ class Board:
 def users_board(tell: Tell) -> Board:
     """Return the board of whoever calls: one each."""
     return Board(platformdirs.user_data_path("edgepress") / "board", user_cache(), tell)
+
+
+def _disk_command(machine: Machine, image: Image) -> list[str]:
+    """Return what makes a disk of ``image``: a layer above it where the format can have one, otherwise a copy."""
+    source, tool = str(image.disk), tools.find("qemu-img")
+    if machine.disk_format == "raw":
+        return [tool, "convert", "-q", "-f", "raw", "-O", "raw", source, machine.disk]
+    return [tool, "create", "-q", "-f", machine.disk_format, "-b", source, "-F", "raw", machine.disk]
 
 
 def _greets(port: int) -> bool:

@@ -1,8 +1,9 @@
 """The machines that QEMU can be, and one QEMU: started, watched, ended, cut off.
 
 Everything is on 127.0.0.1, and the guest has no way out (``restrict=on``). The disk honours what the guest flushes:
-when QEMU is killed, what was flushed is there and what was not may be gone, as when the power is cut. With
-``cache=none`` QEMU tells the guest of a write cache, and answers a flush once the host's disk has it (qemu(1), -drive).
+when QEMU is killed, what was flushed is there, and what the guest or QEMU still held in memory is gone, as when the
+power is cut. With ``cache=none`` QEMU tells the guest of a write cache, and answers a flush once the host's disk has it
+(qemu(1), -drive).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pipeline.emulated_board import guest, tools
 from pipeline.emulated_board.image import Image
 from pipeline.errors import EmulatorError
 
-DISK, PID, LOCK, QMP, CONSOLE = "disk.qcow2", "qemu.pid", "qemu.lock", "qmp.sock", "console.log"
+PID, LOCK, QMP, CONSOLE = "qemu.pid", "qemu.lock", "qmp.sock", "console.log"
 SNAPSHOT = "bare"
 _ACCELERATOR = "tcg,thread=multi,tb-size=512"
 _KERNEL_WORDS = ("mitigations=off", "net.ifnames=0", "quiet", "systemd.show_status=0", BOOT_WORD)
@@ -31,15 +32,29 @@ _PATIENCE_S = 10.0
 
 @dataclass(frozen=True)
 class Machine:
-    """One of QEMU's boards: how it is asked for, how its disk and network hang on it, and whether it can be saved."""
+    """One of QEMU's boards: how it is asked for, how its disk and network hang on it, and whether it can be saved.
+
+    ``drive`` says all of the disk but its file and format.
+    """
 
     name: str
     arguments: tuple[str, ...]
     kernel_words: tuple[str, ...]
-    drive: tuple[str, ...]
+    drive: str
+    disk_device: tuple[str, ...]
     network: str
     has_device_tree: bool
     has_snapshots: bool
+
+    @property
+    def disk_format(self) -> str:
+        """The format of its disk: only qcow2 keeps snapshots."""
+        return "qcow2" if self.has_snapshots else "raw"
+
+    @property
+    def disk(self) -> str:
+        """The name of the file that is its disk."""
+        return f"disk.{self.disk_format}"
 
 
 MACHINES = {
@@ -47,17 +62,20 @@ MACHINES = {
         "virt",
         ("-cpu", "cortex-a72", "-smp", "2", "-m", "1024", "-device", "virtio-rng-device"),
         ("console=ttyAMA0", "root=/dev/vda"),
-        ("-drive", f"if=none,id=disk,file={DISK},format=qcow2,cache=none", "-device", "virtio-blk-device,drive=disk"),
+        "if=none,id=disk,cache=none",
+        ("-device", "virtio-blk-device,drive=disk"),
         "virtio-net-device,netdev=net",
         has_device_tree=True,
         has_snapshots=True,
     ),
-    # For its device tree and its thermal zone. No snapshots: not all of its devices can be saved.
+    # For its device tree and its thermal zone. No snapshots: not all of its devices can be saved. QEMU never flushes an
+    # SD card: raw, what the card has taken is in the file, while qcow2 would keep its tables in a memory that dies.
     "raspi3b": Machine(
         "raspi3b",
         (),
         ("console=ttyAMA0,115200", "root=/dev/mmcblk0", "rootwait", "dwc_otg.fiq_fsm_enable=0"),
-        ("-drive", f"if=sd,file={DISK},format=qcow2,cache=none"),
+        "if=sd,cache=writeback",
+        (),
         "usb-net,netdev=net",
         has_device_tree=False,
         has_snapshots=False,
@@ -77,7 +95,7 @@ def command(machine: Machine, image: Image, port: int, resume: bool) -> list[str
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
         *(() if machine.has_device_tree else ("-dtb", str(image.device_tree))),
         *("-append", " ".join((*machine.kernel_words, *_KERNEL_WORDS))),
-        *machine.drive,
+        *("-drive", f"{machine.drive},file={machine.disk},format={machine.disk_format}", *machine.disk_device),
         *("-netdev", f"user,id=net,net=10.0.2.0/24,restrict=on,{forward}", "-device", machine.network),
         *("-display", "none", "-monitor", "none", "-serial", f"file:{CONSOLE}"),
         *("-qmp", f"unix:{QMP},server=on,wait=off", "-pidfile", PID, "-daemonize"),
@@ -110,7 +128,8 @@ class Qemu:
         with (self.folder / LOCK).open("ab") as lock:
             # Held by others for an instant at most: whoever starts it has seen that it does not run.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            (self.folder / CONSOLE).unlink(missing_ok=True)
+            for left in (CONSOLE, PID):
+                (self.folder / left).unlink(missing_ok=True)
             done = subprocess.run(
                 command,
                 cwd=self.folder,
@@ -135,10 +154,14 @@ class Qemu:
             self._end(signal.SIGTERM, lambda: None, _PATIENCE_S)
 
     def _end(self, number: signal.Signals | None, ask: Callable[[], None], patience_s: float) -> bool:
-        """Return whether it has ended."""
-        if not self.is_running:
+        """Return whether it has ended.
+
+        Raises:
+            EmulatorError: if it is just starting or ending.
+        """
+        process = self._process()
+        if process is None:
             return True
-        process = os.pidfd_open(int((self.folder / PID).read_text()))
         try:
             if number is not None:
                 with suppress(ProcessLookupError):
@@ -147,3 +170,15 @@ class Qemu:
             return bool(select.select([process], [], [], patience_s)[0])
         finally:
             os.close(process)
+
+    def _process(self) -> int | None:
+        """Return a descriptor of the process that runs; None when it does not."""
+        if not self.is_running:
+            return None
+        try:
+            return os.pidfd_open(int((self.folder / PID).read_text()))
+        except ProcessLookupError:
+            return None
+        except (FileNotFoundError, ValueError) as error:
+            # Whoever starts it has the lock before QEMU writes its number, and QEMU removes that before it ends.
+            raise EmulatorError("QEMU is just starting or ending; try again") from error

@@ -136,9 +136,9 @@ def _gzip(found: list[tuple[str, VariantRecord]]) -> Cell:
 
 
 def _extreme(found: list[tuple[str, VariantRecord]], choose: Callable[..., tuple[float, str]]) -> Cell:
-    """Return the least or the most p50 of VALID numbers, with the device that has it."""
+    """Return the least or the most p50 of VALID numbers, with the device that has it; emulated devices have none."""
     times = [(v.numbers.p50_ns.value, device) for device, v in found if v.valid and v.numbers and v.numbers.p50_ns]
     if not times:
-        return Cell()
+        return Cell(EMULATED if any(v.valid and v.numbers and v.numbers.emulated for _, v in found) else format.NONE)
     p50_ns, device = choose(times)
     return Cell(format.duration(p50_ns), device, p50_ns)

@@ -33,7 +33,7 @@ def render(fleet: FleetRun) -> str:
             conditions=sections.conditions,
             problems=sections.problems,
             details=sections.details,
-            reading=sections.reading(first) if first else (),
+            reading=sections.reading_of_several(list(fleet.runs.values())) if first else (),
             exact_bytes=format.exact_bytes,
             item=item,
             bokeh=bokeh_scripts() if item else (),

@@ -8,7 +8,7 @@ from pipeline.reporting import format
 from pipeline.reporting.columns import Cell, columns
 from pipeline.reporting.fleet_columns import device_columns, failures, fleet_columns, variant_names
 from pipeline.reporting.markdown import budget_section, escape, listed, result_cell, table
-from pipeline.reporting.sections import details, problems, reading
+from pipeline.reporting.sections import details, problems, reading_of_several
 from pipeline.results.fleet_store import FleetRun
 from pipeline.results.record import RunRecord, VariantRecord
 
@@ -26,7 +26,7 @@ def render(fleet: FleetRun) -> str:
         _results(fleet),
         budget_section(first) if first else "",
         *(_device(name, run) for name, run in fleet.runs.items()),
-        "## How to read a number\n\n" + listed(reading(first)) if first else "",
+        "## How to read a number\n\n" + listed(reading_of_several(list(fleet.runs.values()))) if first else "",
     )
     return "\n\n".join(section for section in sections if section) + "\n"
 

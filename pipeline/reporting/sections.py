@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from device_agent.protocol import BoardState, Power, SustainedMinute
 from pipeline import compression
@@ -87,6 +87,13 @@ def reading(record: RunRecord) -> Lines:
         ),
         ("verdict", f"of the VALID variants within the budget {_SMALLEST if emulated else _FASTEST}"),
     )
+
+
+def reading_of_several(records: Sequence[RunRecord]) -> Lines:
+    """Return how to read the numbers of several devices, of which some may be emulated."""
+    real = [record for record in records if not record.device.emulated]
+    lines = reading((real or records)[0])
+    return lines if len(real) in (0, len(records)) else (_EMULATED, *lines)
 
 
 def _speed(baseline: str) -> Lines:

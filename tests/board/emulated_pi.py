@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import on_board
+from processes import heed_ctrl_c
 
 from pipeline.cache import Cache
 from pipeline.emulated_board.board import Board
@@ -35,7 +37,7 @@ class Running:
         self._changed = threading.Condition()
         self._process = subprocess.Popen(
             command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
+            stderr=subprocess.STDOUT, text=True, preexec_fn=heed_ctrl_c,
         )  # fmt: skip
         self._ended = False
         threading.Thread(target=self._read, daemon=True).start()
@@ -53,6 +55,11 @@ class Running:
         except subprocess.TimeoutExpired:
             return True
         return False
+
+    def interrupt(self) -> None:
+        """End the command as Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
+        assert self.finish()[0] == 130, "".join(self.lines)
 
     def finish(self) -> tuple[int, str]:
         """Wait for its end, and return its exit code and all that it printed."""

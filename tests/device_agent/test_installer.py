@@ -13,6 +13,8 @@ import pytest
 from small_bundles import FAILS, SmallBundle, small_bundle
 
 import device_agent
+from device_agent.errors import AgentError
+from device_agent.installing import cli
 from device_agent.releases import Releases
 
 AGENT_FOLDER = Path(device_agent.__file__).parent
@@ -231,6 +233,38 @@ def test_roll_back_makes_the_previous_release_the_current_one_and_removes_the_ot
     assert board.ask("roll-back") == {"error": f"{board.root} has no release to go back to"}
 
 
+class PickyService:
+    """A service manager under which one release does not start."""
+
+    def __init__(self, releases: Releases, refused: str) -> None:
+        self.releases, self.refused = releases, refused
+        self.started = []
+
+    def put(self, changes):
+        return changes
+
+    def restart(self, changes):
+        if self.releases.current == self.refused:
+            raise AgentError("systemctl restart edgepress-agent.service: it failed")
+        self.started.append(self.releases.current)
+
+
+def test_a_release_that_its_service_does_not_start_gives_way_to_the_one_before(board, bundles, monkeypatch):
+    old, new = bundles
+    board.install(old)
+    board.bring(new)
+    service = PickyService(board.releases, new.release)
+    place = cli.Place(board.root, board.agent_home, board.incoming, service)
+    monkeypatch.setattr(cli, "_place", lambda options: place)
+    asked = cli._parser().parse_args([*board.command("install")[4:], *new.words])
+    with pytest.raises(AgentError) as failed:
+        asked.run(asked)
+    said = "systemctl restart edgepress-agent.service: it failed"
+    assert str(failed.value) == f"{said}; went back to release {old.release}"
+    assert (board.releases.current, service.started) == (old.release, [old.release])
+    assert not board.incoming.exists()
+
+
 def test_remove_leaves_an_empty_home(board, bundles):
     board.install(bundles[0])
     board.install(bundles[1])
@@ -259,6 +293,31 @@ def test_remove_leaves_what_is_not_its_own(board, bundles):
     board.bring(bundles[0])
     board.ask("remove")
     assert sorted(board.root.rglob("*")) == [kept.parent, kept]
+
+
+def test_remove_leaves_what_else_is_in_the_folder_that_was_given_to_the_agent(board, bundles):
+    """As when "home" of the device's file is the top of a disk with other things on it."""
+    board.install(bundles[0])
+    for folder in ("blobs", "jobs", "photos"):
+        (board.agent_home / folder).mkdir(parents=True)
+    (board.agent_home / "agent.lock").touch()
+    board.bring(bundles[0])
+    removed = board.ask("remove")["result"]["removed"]
+    assert str(board.agent_home) not in removed
+    assert str(board.agent_home / "blobs") in removed
+    assert [path.name for path in board.agent_home.iterdir()] == ["photos"]
+
+
+def test_remove_loses_results_that_no_host_has_fetched_only_when_told_to(board, bundles):
+    """Whoever asks may have no agent to ask: one that does not start, or of another protocol."""
+    board.install(bundles[0])
+    (board.agent_home / "jobs" / "job-1").mkdir(parents=True)
+    board.bring(bundles[0])
+    assert "results that no host has fetched: job-1; " in board.ask("remove")["error"]
+    assert (board.agent_home / "jobs" / "job-1").is_dir()
+    assert board.releases.current == bundles[0].release
+    assert "result" in board.ask("remove", "--discard")
+    assert list(board.home.iterdir()) == []
 
 
 def test_after_a_kill_at_any_instant_the_old_or_the_new_release_is_whole_and_the_next_run_succeeds(board, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.errors import AgentError
 from device_agent.installing import programs
 from device_agent.installing.services import UNIT, Changes, read_changes, remove_empty, unit_text
 from device_agent.installing.user_service import UserService
@@ -56,6 +57,13 @@ def test_the_systems_unit_is_fenced_in():
         "IPAddressDeny=any",
         "DevicePolicy=closed",
     }
+
+
+@pytest.mark.parametrize("name", ["edgepress-agent.service", "edgepress-agent-user.service"])
+def test_systemd_does_not_give_an_agent_up_that_ends_again_and_again(name):
+    """The section is that of the unit: in that of the service systemd would pass over it."""
+    section = unit_text(name).partition("[Unit]")[2].partition("[Service]")[0]
+    assert "StartLimitIntervalSec=0" in section.splitlines()
 
 
 def test_the_units_come_with_the_agents_package():
@@ -146,6 +154,8 @@ def test_a_user_who_lingers_already_goes_on_lingering_after_the_removal(service,
 
 def test_removal_undoes_all_that_was_done(service, systemd, tmp_path):
     changes = service.put(Changes())
+    # As a power cut leaves it while the unit is written anew.
+    service.unit.with_name(f".tmp-{UNIT}").touch()
     (tmp_path / "linger" / USER).touch()
     assert service.remove(changes) == [str(service.unit), f"lingering of {USER}"]
     assert systemd.asked[-3:] == [
@@ -154,6 +164,12 @@ def test_removal_undoes_all_that_was_done(service, systemd, tmp_path):
         f"loginctl disable-linger {USER}",
     ]
     assert not (tmp_path / "home/.config").exists()
+
+
+def test_what_was_changed_is_named_when_it_cannot_be_read(tmp_path):
+    (tmp_path / "service.json").write_text("{")
+    with pytest.raises(AgentError, match=r"service\.json does not say what was changed for the agent there: "):
+        read_changes(tmp_path)
 
 
 def test_without_systemd_there_is_no_unit_and_nothing_is_asked(service, systemd, tmp_path):

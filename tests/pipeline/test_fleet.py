@@ -234,6 +234,18 @@ def test_what_is_asked_now_must_be_what_was_asked_or_it_is_done_again(lab, close
     assert f"pi-a: again: something else was asked of it in {run.folder.name}" in lab.told.lines
 
 
+def test_a_board_that_is_called_emulated_now_is_done_again(lab, closed_port):
+    lab.add("pi-a")
+    lab.add("pi-b", port=closed_port)
+    run = lab.run("pi-a", "pi-b")
+    lab.add("pi-a", emulated="true")
+    rest = read_fleet(lab.run(resume=run.folder.name).folder)
+    assert [(o.device, o.done, o.taken_over) for o in rest.record.devices] == [
+        ("pi-a", True, False), ("pi-b", False, False),
+    ]  # fmt: skip
+    assert [variant.numbers.p50_ns for variant in rest.runs["pi-a"].variants] == [None]
+
+
 def test_a_slow_device_is_given_up_in_time_and_the_others_are_in_the_report(lab):
     lab.add("pi-a")
     lab.add("pi-b")

@@ -45,6 +45,8 @@ def choose(probe: Probe, device: str, wanted: Sequence[str] = ()) -> Choice:
     for runtime in wanted:
         if runtime not in RUNTIMES:
             raise UsageError(f'unknown runtime "{runtime}"; known: {", ".join(RUNTIMES)}')
+    # In an order of our own, each once: the same ones asked for in another way are the same release.
+    wanted = [runtime for runtime in RUNTIMES if runtime in wanted]
     if not probe.pythons:
         raise NoRuntimeFits(f"{device} has no Python 3; on Debian: sudo apt-get install python3")
     for runtimes in [tuple(wanted)] if wanted else [(runtime,) for runtime in RUNTIMES]:

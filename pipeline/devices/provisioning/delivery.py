@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_agent.protocol import FINAL_STATES, Lease
+from device_agent.protocol import Lease
 from pipeline.agent_client import AgentClient
 from pipeline.devices.agent_answers import MissingBlob
 from pipeline.devices.inventory import Device
@@ -30,11 +30,10 @@ SPARE_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Held:
-    """The device while it is ours: ``words`` tell the installer so; ``jobs`` are those whose results are there."""
+    """The device while it is ours: ``words`` tell the installer so."""
 
     words: tuple[str, ...]
     renew: Callable[[], None]
-    jobs: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -61,8 +60,7 @@ def _hold(client: AgentClient, home: str, what: str, on_wait: Callable[[Lease | 
         return Held((), lambda: None)
     holder = f"{getpass.getuser()}@{socket.gethostname()}, {what}"
     client.acquire(holder, on_wait, LEASE_TTL_S)
-    jobs = tuple(job.job_id for job in client.status().jobs if job.state in FINAL_STATES)
-    return Held(("--holder", holder) if serves == home else (), client.renew, jobs)
+    return Held(("--holder", holder) if serves == home else (), client.renew)
 
 
 def send_installer(transport: SshTransport, installer: Installer, agent: Sequence[File]) -> None:

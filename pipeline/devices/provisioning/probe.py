@@ -17,8 +17,8 @@ PROBE_TIMEOUT_S = 120.0
 # What becomes a word of a command, or a part of a path there.
 _PATH = re.compile(r"/[A-Za-z0-9_./+@~-]{1,400}")
 _PYTHON = re.compile(
-    r"(?P<version>\d+\.\d+\.\d+) (?P<kind>[A-Za-z0-9_]+) (?P<bits>32|64) (?P<libc>\S+) (?P<numpy>\S+) "
-    r"(?P<missing>\S+) (?P<path>/.+)"
+    r"(?P<version>\d{1,4}\.\d{1,4}\.\d{1,4}) (?P<kind>[A-Za-z0-9_]+) (?P<bits>32|64) (?P<libc>\S+) (?P<numpy>\S+) "
+    r"(?P<missing>[A-Za-z0-9_,-]{1,999}) (?P<path>/.+)"
 )
 _MACHINES = {
     ("aarch64", 64): "aarch64",
@@ -65,7 +65,9 @@ class Installation:
 class Probe:
     """A board; texts are empty and numbers None where it does not say.
 
-    ``sudo`` is "root", "yes" (without a password), "password" or "no". ``pythons`` are in the order of PATH.
+    ``sudo`` is "root", "yes" (without a password), "password" or "no". ``system_begun``: something of an agent for the
+    whole system is there, be it only in part; ``is_cut``: the last installation has not come to its end. ``pythons``
+    are in the order of PATH.
     """
 
     machine: str
@@ -83,6 +85,8 @@ class Probe:
     opt_free_kib: int | None
     user_installation: Installation | None = None
     system_installation: Installation | None = None
+    system_begun: bool = False
+    is_cut: bool = False
     pythons: tuple[BoardPython, ...] = field(default=())
 
     def architecture(self, python: BoardPython) -> str:
@@ -136,13 +140,15 @@ def parse_probe(text: str, device: str) -> Probe:
         opt_free_kib=_number(one("opt_free_kib")),
         user_installation=_installation(values, "user"),
         system_installation=_installation(values, "system"),
+        system_begun=one("system_begun") == "yes",
+        is_cut=one("incoming") == "yes",
         pythons=_pythons(values.get("python", [])),
     )
 
 
 def version_of(text: str) -> Version | None:
     """Return a version such as "2.36" or "1.24.2+deb" as numbers, as far as it has them; None of anything else."""
-    found = re.match(r"\d+(\.\d+)*", text)
+    found = re.match(r"\d{1,9}(\.\d{1,9}){0,9}", text)
     return tuple(int(part) for part in found[0].split(".")) if found else None
 
 

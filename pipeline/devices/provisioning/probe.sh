@@ -7,6 +7,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 free_kib() { df -Pk "$1" 2>/dev/null | { read -r _; read -r _ _ _ free _ && say "$2" "$free"; }; }
 
 installed() {
+    if [ -d "$2/releases" ] || [ -f "$2/service.json" ]; then say "$1_begun" yes; fi
     (
         cd -P "$2/current" 2>/dev/null || exit 0
         release=$(pwd -P)
@@ -53,7 +54,8 @@ pythons() {
                 real=$(readlink -f "$python" 2>/dev/null || echo "$python")
                 case "$seen:" in *":$real:"*) continue ;; esac
                 seen="$seen:$real"
-                "$python" -I -c "$look" 2>/dev/null
+                # By its own name: by that of a virtual environment, the packages of that would be seen.
+                "$real" -I -c "$look" 2>/dev/null
             fi
         done
     done
@@ -87,6 +89,8 @@ probe() {
     fi
     installed user "$HOME/.local/share/edgepress"
     installed system /opt/edgepress
+    # An installer that comes to its end removes what was sent.
+    if [ -d "$HOME/.local/share/edgepress/incoming" ]; then say incoming yes; fi
     pythons
     say done 1
 }

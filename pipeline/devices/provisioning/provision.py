@@ -11,6 +11,7 @@ from device_agent.layout import SYSTEM_USER
 from device_agent.protocol import Hello, Lease
 from pipeline.agent_client import AgentClient
 from pipeline.cache import Cache
+from pipeline.devices.agent_stream import printable
 from pipeline.devices.device_file import change_device_file
 from pipeline.devices.inventory import Device
 from pipeline.devices.provisioning.answers import Done, Installed, Removed, RolledBack
@@ -84,7 +85,7 @@ def provision(device: Device, options: Options, cache: Cache, progress: Progress
             bundle = build_bundle(choice, options.agent, cache)
             done(f"release {bundle.release}, {bundle.size_bytes} bytes")
         board = _board(device, probe, is_system, transport, choice.python.path)
-        if there and there.release == bundle.release:
+        if there and there.release == bundle.release and not probe.is_cut:
             provisioned = _bring_up(board, bundle, options, choice)
         else:
             provisioned = _install(board, bundle, options, choice, progress)
@@ -107,15 +108,13 @@ def unprovision(device: Device, options: Options) -> list[str]:
     transport = _transport(device, "nothing was installed for it")
     try:
         probe = probe_board(transport, device.name)
-        is_system = probe.system_installation is not None and probe.user_installation is None
-        board = _board(
-            device, probe, device.as_user is not None or is_system, transport, _any_python(probe, device.name)
-        )
+        # Also what an installation that was cut short has left, of which the device's file says nothing.
+        is_system = device.as_user is not None or (probe.system_begun and probe.user_installation is None)
+        board = _board(device, probe, is_system, transport, _any_python(probe, device.name))
+        discard = ("--discard",) if options.discard else ()
         with leased(board.device, board.place.home, "unprovision", options.on_wait) as lease:
-            if lease.jobs and not options.discard:
-                raise ProvisioningFailed(_unfetched(device.name, lease.jobs))
-        send_installer(transport, board.installer, agent_files(options.agent))
-        removed = board.installer.ask(Removed, "remove").removed
+            send_installer(transport, board.installer, agent_files(options.agent))
+            removed = board.installer.ask(Removed, "remove", *discard, *lease.words).removed
     finally:
         transport.close()
     if device.file and removed:
@@ -128,7 +127,8 @@ def unprovision(device: Device, options: Options) -> list[str]:
 def _transport(device: Device, why_not: str) -> SshTransport:
     if device.transport != "ssh":
         raise UsageError(f'device "{device.name}" is this machine; {why_not}')
-    return ssh_transport(device)
+    # Files go to the folder of whoever logs in, with the rights of that user: not of the one whom the agent runs as.
+    return ssh_transport(replace(device, as_user=None))
 
 
 def _installation(probe: Probe, is_system: bool, device: str) -> Installation | None:
@@ -193,15 +193,18 @@ def _install(board: _Board, bundle: Bundle, options: Options, choice: Choice, pr
         hello = _checked_hello(board.device, bundle, choice)
     except DeviceError as error:
         raise _rolled_back(board, installed, options, error) from error
-    return Provisioned(bundle.release, hello, sent, True, installed.note)
+    return Provisioned(bundle.release, hello, sent, True, printable(installed.note))
 
 
 def _rolled_back(board: _Board, installed: Installed, options: Options, error: DeviceError) -> ProvisioningFailed:
-    """Go back to the release before, if there was one, and return the error that tells of it."""
+    """Go back to the release before, if there was one, and return the error that tells of it, or why that failed."""
     if installed.previous in (None, installed.release):
         return ProvisioningFailed(f"{error}; release {installed.release} is in place there, and none was before it")
-    send_installer(board.transport, board.installer, agent_files(options.agent))
-    back = board.installer.ask(RolledBack, "roll-back")
+    try:
+        send_installer(board.transport, board.installer, agent_files(options.agent))
+        back = board.installer.ask(RolledBack, "roll-back")
+    except DeviceError as failed:
+        return ProvisioningFailed(f"{error}; could not go back to release {installed.previous}: {failed}")
     return ProvisioningFailed(f"{error}; went back to release {back.release}")
 
 
@@ -220,12 +223,5 @@ def _checked_hello(device: Device, bundle: Bundle, choice: Choice) -> Hello:
         raise ProvisioningFailed(f"{device.name}: the agent that answers is not release {bundle.release}")
     for runtime in hello.runtimes:
         if runtime.name in choice.runtimes and runtime.problem:
-            raise ProvisioningFailed(f"{device.name}: {runtime.name} cannot be used: {runtime.problem}")
+            raise ProvisioningFailed(f"{device.name}: {runtime.name} cannot be used: {printable(runtime.problem)}")
     return hello
-
-
-def _unfetched(device: str, jobs: tuple[str, ...]) -> str:
-    return (
-        f"{device} keeps results that no host has fetched: {', '.join(jobs)}; run their experiments again to have "
-        f'them, or "edgepress device unprovision {device} --discard"'
-    )

@@ -53,7 +53,7 @@ def test_missing_tools_are_told_by_their_packages_all_at_once():
 
 
 def test_without_any_board_the_commands_say_how_to_have_one():
-    for words in (("reset",), ("ssh", "true")):
+    for words in (("reset",), ("ssh", "true"), ("ssh", "df", "-h")):
         done = edgepress(*words)
         assert (done.returncode, done.stderr) == (
             2,

@@ -11,9 +11,10 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from pipeline.reporting import html, markdown
+from pipeline.reporting import fleet_html, fleet_markdown, html, markdown
 from pipeline.reporting.plot import plot_item
 from pipeline.reporting.terminal import RunDisplay, run_summary
+from pipeline.results.fleet_store import FleetRun
 from pipeline.results.record import RunRecord, VariantRecord
 from pipeline.results.store import record_json
 from pipeline.results.verdict import judge
@@ -124,3 +125,24 @@ def test_what_is_derived_from_times_is_null_in_the_json(emulated_record):
     numbers = int8["numbers"]
     assert [numbers[key] for key in ("p50_ns", "p90_ns", "p99_ns", "load_ns", "first_invoke_ns")] == [None] * 5
     assert int8["comparison"]["time_ratio"] is None
+
+
+def several(fleet: FleetRun, **runs: RunRecord) -> dict[str, str]:
+    """The reports of several devices, of which these are other ones."""
+    changed = dataclasses.replace(
+        fleet, runs={**fleet.runs, **{name.replace("_", "-"): run for name, run in runs.items()}}
+    )
+    return {"Markdown": fleet_markdown.render(changed), "HTML": " ".join(Words(fleet_html.render(changed)).words)}
+
+
+@pytest.mark.parametrize("place", ["pi_a", "pi_b"])
+def test_with_an_emulated_board_among_several_both_kinds_of_numbers_are_explained(fleet, emulated_record, place):
+    for text in several(fleet, **{place: emulated_record}).values():
+        assert "time of one inference alone" in text
+        assert "a program carries out this board's instructions" in text
+
+
+def test_of_several_boards_that_are_all_emulated_no_variant_has_a_fastest_time(fleet, emulated_record):
+    text = several(fleet, pi_a=emulated_record, pi_b=emulated_record)["Markdown"]
+    assert "| **int8** | 2 of 2 | 104.4 KiB | 82.4 KiB | emulated | emulated |" in text
+    assert "time of one inference alone" not in text

@@ -112,6 +112,12 @@ def test_both_runtimes_are_taken_when_both_are_asked_for():
     assert (choice.runtimes, choice.board_numpy) == (("litert", "tflite_runtime"), False)
 
 
+@pytest.mark.parametrize("wanted", [("tflite_runtime", "litert"), ("litert", "tflite_runtime", "litert")])
+def test_the_same_runtimes_asked_for_in_another_way_are_the_same_choice(wanted):
+    probe = probe_of("pi_4b")
+    assert choose(probe, "pi", wanted) == choose(probe, "pi", ("litert", "tflite_runtime"))
+
+
 def test_two_runtimes_of_which_one_cannot_run_there_are_refused():
     told = refusal(probe_of("pi_5"), "litert", "tflite_runtime")
     assert "no Python there runs litert and tflite_runtime:\n  tflite_runtime: Python 3.13.5" in told

@@ -1,17 +1,22 @@
 """What the host makes of an installer's words, whatever they are."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 
 from pipeline.devices.inventory import Device
+from pipeline.devices.provisioning import provision
 from pipeline.devices.provisioning.answers import Installed, Prepared
+from pipeline.devices.provisioning.delivery import Held
 from pipeline.devices.provisioning.installer import Installer, place_on
 from pipeline.devices.provisioning.probe import parse_probe
-from pipeline.devices.provisioning.provision import _installation
+from pipeline.devices.provisioning.provision import Options, _installation
+from pipeline.devices.ssh import sftp_command
 from pipeline.devices.ssh_command import Ended
-from pipeline.errors import ProvisioningFailed
+from pipeline.errors import DeviceUnreachable, ProvisioningFailed
 
+PYTHON = "python=3.11.2 cpython 64 2.36 - - /usr/bin/python3.11\n"
 PROBE = "probe=1\nmachine=aarch64\nuser=pi\nhome=/home/pi\nsudo=yes\nsystemd=252\ndone=1\n"
 
 
@@ -83,6 +88,7 @@ def test_what_the_installer_says_is_wrong_is_passed_on_as_one_line():
         ((), b"bash: python3.11: not found\n", "the installer ended with 127: bash: python3.11: not found"),
         (('{"result": {"release": "../x", "note": "", "unit": true}}',), b"", "release is '../x'"),
         (('{"result": 5}', "[1]", "{"), b"", "the installer ended with 127: "),
+        (("[" * 200_000,), b"", "the installer ended with 127: "),
     ],
 )
 def test_an_answer_that_makes_no_sense_is_told_with_what_was_said(lines, stderr, said):
@@ -116,6 +122,72 @@ def test_what_cannot_be_done_on_a_board_is_told_before_anything_is_sent(probe, i
     with pytest.raises(ProvisioningFailed) as refused:
         _installation(parse_probe(probe, "pi4"), is_system, "pi4")
     assert str(refused.value).startswith(said)
+
+
+class Recorder(FarEnd):
+    """A board of which is kept how it was reached, and what was sent there."""
+
+    def __init__(self, probe: str) -> None:
+        super().__init__('{"result": {"removed": []}}')
+        self.probe, self.device, self.sent = probe, None, []
+
+    def reach(self, device):
+        self.device = device
+        return self
+
+    def run(self, command, stdin, timeout_s, on_line=None):
+        if command[0] == "/bin/sh":
+            return Ended(0, self.probe.encode(), b"")
+        return super().run(command, stdin, timeout_s, on_line or (lambda line: None))
+
+    def put_file(self, local, remote, offset, progress):
+        self.sent.append(remote)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def reach(monkeypatch):
+    """A function that takes a board's answer to the probe, and has it reached by whoever provisions."""
+
+    def reach(probe: str) -> Recorder:
+        board = Recorder(probe + PYTHON)
+        monkeypatch.setattr(provision, "ssh_transport", board.reach)
+        monkeypatch.setattr(provision, "leased", lambda *_: nullcontext(Held((), lambda: None)))
+        return board
+
+    return reach
+
+
+def test_the_installer_is_sent_with_the_rights_of_whoever_logs_in_and_not_with_the_agents(reach):
+    board = reach(PROBE)
+    device = Device("pi4", "ssh", host="pi4", agent="/opt/edgepress/current/bin/edgepress-agent", as_user="edgepress")
+    assert provision.unprovision(device, Options()) == []
+    assert sftp_command(board.device) == ()
+    assert board.sent == ["/home/pi/.local/share/edgepress/incoming/installer.pyz"]
+    assert board.asked[-1][:2] == ("sudo", "-n")
+
+
+@pytest.mark.parametrize(("told", "is_system"), [("", False), ("system_begun=yes\n", True)])
+def test_what_a_cut_has_left_of_a_systems_installation_is_removed_although_the_devices_file_knows_nothing(
+    reach, told, is_system
+):
+    board = reach(told + PROBE)
+    provision.unprovision(Device("pi4", "ssh", host="pi4"), Options(discard=True))
+    assert ("--system" in board.asked[-1]) == is_system
+    assert board.asked[-1][-1] == "--discard"
+
+
+def test_a_new_agent_that_does_not_answer_is_told_also_when_the_board_cannot_go_back():
+    far_end = Recorder(PROBE)
+    far_end.lines = ('{"error": "systemctl restart: it failed"}',)
+    probe, device = parse_probe(PROBE, "pi4"), Device("pi4", "ssh", host="pi4")
+    place = place_on(probe, False, None)
+    board = provision._Board(device, probe, place, far_end, Installer(far_end, "pi4", place, "/usr/bin/python3.11"))
+    installed = Installed("0" * 16, "", unit=True, previous="1" * 16)
+    told = provision._rolled_back(board, installed, Options(), DeviceUnreachable("no agent on pi4"))
+    assert str(told) == (f"no agent on pi4; could not go back to release {'1' * 16}: pi4: systemctl restart: it failed")
 
 
 def test_a_home_of_the_devices_file_is_where_the_agents_files_go():

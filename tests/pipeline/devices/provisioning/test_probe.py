@@ -55,6 +55,17 @@ def test_each_python_is_named_once(ask, tmp_path):
     assert len(probe.pythons) == len({python.path for python in probe.pythons})
 
 
+def test_the_packages_of_a_virtual_environment_are_not_taken_for_the_boards(ask, tmp_path):
+    """The folder of PATH is that of an environment with a numpy of its own."""
+    (tmp_path / "pyvenv.cfg").write_text(f"home = {PYTHON.parent}\n")
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    package = tmp_path / "lib" / version / "site-packages" / "numpy-1.2.3.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.2.3\n")
+    found = next(python for python in parse_probe(ask().stdout.decode(), "here").pythons if python.path == str(PYTHON))
+    assert found.numpy != (1, 2, 3)
+
+
 def test_a_python_that_hangs_on_its_input_does_not_eat_the_script(ask, tmp_path):
     reader = tmp_path / "bin" / "python3.12"
     reader.write_text("#!/bin/sh\nread -r line\nexit 1\n")
@@ -69,6 +80,18 @@ def test_an_installation_is_found_by_its_link(ask, tmp_path):
     probe = parse_probe(ask().stdout.decode(), "here")
     assert probe.user_installation == Installation("0123456789abcdef", ("litert",))
     assert probe.system_installation is None
+    assert not probe.is_cut
+
+
+def test_an_installation_that_was_cut_short_is_told_by_what_was_sent(ask, tmp_path):
+    (tmp_path / ".local/share/edgepress/incoming").mkdir(parents=True)
+    assert parse_probe(ask().stdout.decode(), "here").is_cut
+
+
+def test_an_installation_that_is_not_whole_is_told_as_begun(ask, tmp_path):
+    assert "user_begun" not in ask().stdout.decode()
+    (tmp_path / ".local/share/edgepress/releases").mkdir(parents=True)
+    assert "user_begun=yes" in ask().stdout.decode().splitlines()
 
 
 @pytest.mark.parametrize("runtime", PYTHONS)
@@ -114,6 +137,21 @@ def test_a_home_that_cannot_be_a_word_of_a_command_is_refused(home):
 def test_a_python_whose_path_cannot_be_a_word_of_a_command_is_left_out():
     line = "python=3.11.2 cpython 64 2.36 - - /usr/bin/py;reboot\n"
     assert parse_probe(line + GOOD, "pi4").pythons == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python=3.11.2 cpython 64 2.36 - \x1b[2J /usr/bin/python3\n",
+        f"python=3.{'1' * 5000}.2 cpython 64 2.36 - - /usr/bin/python3\n",
+    ],
+)
+def test_a_python_that_cannot_be_shown_is_left_out(line):
+    assert parse_probe(line + GOOD, "pi4").pythons == ()
+
+
+def test_a_version_without_end_is_read_as_far_as_it_makes_sense():
+    assert version_of("1" * 5000) == (111111111,)
 
 
 def test_a_release_that_is_none_is_no_installation():

@@ -196,10 +196,22 @@ def test_an_upgrade_sends_the_agent_alone_and_keeps_jobs_and_the_old_release(sha
     assert (releases.current, releases.previous) == (upgraded.release, old)
     with client() as host:
         assert [(job.job_id, job.state) for job in host.status().jobs] == [(job_id, "done")]
-    with pytest.raises(ProvisioningFailed, match=f"bare keeps results that no host has fetched: {job_id}; "):
+    with pytest.raises(ProvisioningFailed, match=f"bare: there are results that no host has fetched: {job_id}; "):
         unprovision(find_device("bare"), Options())
     with client() as host:
         host.acknowledge(job_id)
+
+
+def test_a_run_that_was_cut_before_its_end_is_finished_by_the_next_one(shared, put):
+    """All is in place by then, but what was sent is still there, and nobody knows whether the agent was started."""
+    release = put().release
+    incoming = shared.root / "incoming"
+    incoming.mkdir()
+    (incoming / f".part-{'0' * 64}").write_bytes(b"of an earlier bundle")
+    again = put()
+    assert (again.release, again.sent_bytes, again.is_changed) == (release, 0, True)
+    assert not incoming.exists()
+    assert not put().is_changed
 
 
 def test_a_push_that_is_cut_goes_on_where_it_was_and_then_both_runtimes_give_their_own_numbers(
