@@ -1,9 +1,9 @@
 """Pushing 100 MB to an agent behind a real sshd: against scp, again, cut in the middle, and over a slow line with loss.
 
-Everything on this machine. What is timed of a push is what a run waits for, which has been connected since it began: it
-is asked what is there already, the content is sent, its SHA-256 taken there, and all is synced. Of scp it is the whole
-command, which connects, and neither looks at what has arrived nor syncs it. How long it took to connect before is told
-beside each push.
+Everything on this machine. What is timed of a push is all of it: it connects and leases the board, it is asked what is
+there already, the content is sent, its SHA-256 taken there, and all is synced. Of scp it is the whole command, which
+connects too, and neither looks at what has arrived nor syncs it. How much of a push was connecting is told beside it: a
+run has done that since it began, and does not wait for it again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +31,13 @@ class Pushed:
     """How long a push took to connect and from then on, and how many bytes of content were sent."""
 
     connect_s: float
-    took_s: float
+    sending_s: float
     sent: int
+
+    @property
+    def took_s(self) -> float:
+        """All of it, as of scp."""
+        return self.connect_s + self.sending_s
 
 
 def main() -> int:
@@ -62,13 +67,20 @@ def against_scp(lab: Lab, line: Line, mb: int, rounds: int) -> bool:
             run()
         last = ours[-1]
         print(
-            f"round {number + 1}: push {last.took_s:.2f} s ({last.connect_s:.2f} s to connect before), "
+            f"round {number + 1}: push {last.took_s:.2f} s ({last.connect_s:.2f} s of them to connect), "
             f"scp {theirs[-1]:.2f} s"
         )
         lab.forget(blob)
-    ratio = float(np.median([one.took_s / other for one, other in zip(ours, theirs, strict=True)]))
-    print(f"{mb} MB over loopback, push against scp: median ratio {ratio:.2f}; limit {MOST_TIMES_SCP}")
+    ratio = median_ratio(ours, theirs)
+    print(
+        f"{mb} MB over loopback, connecting and pushing against scp: median ratio {ratio:.2f}; limit {MOST_TIMES_SCP}"
+    )
     return ratio <= MOST_TIMES_SCP
+
+
+def median_ratio(ours: Sequence[Pushed], theirs: Sequence[float]) -> float:
+    """Return the median over the rounds of what a push took, connecting included, against what scp did."""
+    return float(np.median([one.took_s / other for one, other in zip(ours, theirs, strict=True)]))
 
 
 def again(lab: Lab, line: Line, mb: int) -> bool:

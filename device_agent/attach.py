@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from device_agent.daemon import connect, connect_or_start
+from device_agent.installing.services import check_home
+from device_agent.layout import running_root
 from device_agent.settings import Settings
 
 _CHUNK_BYTES = 1 << 16
@@ -22,7 +24,13 @@ def relay(home: Path, settings: Settings, start: bool) -> int:
     """Relay until the daemon closes the connection or stdout is gone; the end of stdin ends our half of it only.
 
     A daemon that does not run is started, unless ``start`` is False: then the exit code is ``NOT_RUNNING``.
+
+    Raises:
+        AgentError: if it does not start, or was installed for another folder than ``home``.
     """
+    root = running_root()
+    if root and start:
+        check_home(root, home)
     connected = connect_or_start(home, settings) if start else connect(home)
     if connected is None:
         print(f"no agent serves {home}, and none was to be started", file=sys.stderr)

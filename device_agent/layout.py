@@ -10,7 +10,7 @@
         agent/device_agent/           the agent
         runtimes/<name>               a link to an environment
     <root>/environments/<id>-<python>/   of a runtime: pyvenv.cfg, bin/python, lib/python<X.Y>/site-packages
-    <root>/service.json               how the agent is started, and what was changed for that
+    <root>/service.json               how the agent is started, what was changed for that, and the homes that it had
     <root>/install.lock               held while something is installed or removed
 
 ``<id>`` is the first 16 digits of the SHA-256 of the tar that it came as.
@@ -46,7 +46,17 @@ def check_id(what: str, value: object) -> str:
 
 def running_release() -> str | None:
     """Return the id of the release that this very agent runs from; None when it was installed in another way."""
+    folder = _running_folder()
+    return folder.name if folder else None
+
+
+def running_root() -> Path | None:
+    """Return the root of the installation that this very agent runs from; None as above."""
+    folder = _running_folder()
+    return folder.parents[1] if folder else None
+
+
+def _running_folder() -> Path | None:
     # <root>/releases/<id>/agent/device_agent/layout.py
     folder = Path(__file__).resolve().parents[2]
-    is_release = _ID.fullmatch(folder.name) and (folder / MANIFEST).is_file()
-    return folder.name if is_release else None
+    return folder if _ID.fullmatch(folder.name) and (folder / MANIFEST).is_file() else None

@@ -24,29 +24,34 @@ GLIBC = (5, 12, 17, 24, 26, 27, 28, 31, 34, 35, 36, 38, 39)
 
 
 def main() -> None:
-    """Write every lock anew."""
-    for file in LOCKS.glob("*.txt"):
-        file.unlink()
+    """Write every lock anew, once all are known: when one cannot be resolved, the old ones stay."""
+    locks: dict[str, str] = {}
     for runtime, machines in BOARDS.items():
         for machine, minors in machines.items():
             for minor in minors:
-                lock(runtime, machine, minor)
+                text = lock(runtime, machine, minor)
+                if text:
+                    locks[f"{runtime}-cp3{minor}-{machine}.txt"] = text
+    LOCKS.mkdir(exist_ok=True)
+    for file in LOCKS.glob("*.txt"):
+        file.unlink()
+    for name, text in locks.items():
+        (LOCKS / name).write_text(text)
 
 
-def lock(runtime: str, machine: str, minor: int) -> None:
-    """Write one lock, or say that there are no wheels for it."""
+def lock(runtime: str, machine: str, minor: int) -> str | None:
+    """Return one lock; None, having said so, where there are no wheels for it."""
     wanted = requirements(runtime)
     wheels = [(requirement, resolve(requirement, machine, minor)) for requirement in wanted]
     name = f"{runtime}-cp3{minor}-{machine}"
     if wheels[0][1] is None:
         print(f"{name}: no wheel of {wanted[0]}")
-        return
+        return None
     missing = [requirement for requirement, line in wheels if line is None]
     header = f'# Made by "make lock-boards": {runtime} for CPython 3.{minor} on {machine}.\n'
     header += "".join(f"# There is no wheel of {requirement}.\n" for requirement in missing)
-    LOCKS.mkdir(exist_ok=True)
-    (LOCKS / f"{name}.txt").write_text(header + "".join(f"{line}\n" for _, line in wheels if line))
     print(f"{name}: {', '.join(line.split()[0] for _, line in wheels if line)}")
+    return header + "".join(f"{line}\n" for _, line in wheels if line)
 
 
 def requirements(runtime: str) -> list[str]:

@@ -15,7 +15,7 @@ from ssh_server import SshServer
 from pipeline.devices.inventory import Device
 
 # What a POSIX system has, and a Debian with nothing chosen.
-PROGRAMS = ("sh", "mkdir", "uname", "id", "df", "sed", "tr", "readlink", "dirname", "cat")
+PROGRAMS = ("sh", "mkdir", "uname", "id", "sed", "tr", "readlink", "dirname", "cat")
 # The very Python: a virtual environment's own would bring its packages along.
 PYTHON = Path(sys._base_executable).resolve()
 

@@ -20,10 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.errors import AgentError
-from device_agent.home import HOME_NAMES, free_bytes, remove_socket_folder
+from device_agent.home import HOME_NAMES, free_bytes, prepare_home, remove_socket_folder
 from device_agent.installing.folders import remove as remove_path
 from device_agent.installing.running import use_of
-from device_agent.installing.services import Changes, Service, forget_changes, is_installed, read_changes, remove_empty
+from device_agent.installing.services import (
+    Changes,
+    Service,
+    all_homes,
+    forget_changes,
+    is_installed,
+    read_changes,
+    remove_empty,
+    with_home,
+)
 from device_agent.layout import SYSTEM_HOME, SYSTEM_ROOT, USER_ROOT
 from device_agent.protocol import ProtocolError
 from device_agent.releases import Part, Releases, read_manifest
@@ -42,6 +51,11 @@ class Place:
     home: Path
     incoming: Path
     service: Service
+
+    @property
+    def homes(self) -> list[Path]:
+        """Every folder in which an agent from here may have its data; ``home`` is the last."""
+        return all_homes(read_changes(self.root), self.home)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,14 +114,14 @@ def install(options: argparse.Namespace) -> Result:
     place = _place(options)
     [release], environments = _sorted(options.part)
     with _only_installer(place.root):
-        _refuse_while_used(place.home, options.holder)
+        _refuse_while_used(place, options.holder)
         releases = Releases(place.root)
         releases.remove_leftovers()
         _say({"stage": "unpack"})
         releases.add(release, environments, lambda part: _file(place, part), _self_test)
-        _refuse_while_used(place.home, options.holder)
+        _refuse_while_used(place, options.holder)
         _say({"stage": "start"})
-        changes = place.service.put(read_changes(place.root))
+        changes = place.service.put(_with_its_home(place), releases.folder(release.id))
         # What systemd and useradd have written does not sync itself, and may lie on another disk than the link.
         os.sync()
         releases.activate(release.id)
@@ -115,6 +129,14 @@ def install(options: argparse.Namespace) -> Result:
         releases.remove_others()
         _remove_incoming(place)
         return {"release": releases.current, "previous": releases.previous, "note": changes.note, "unit": changes.unit}
+
+
+def _with_its_home(place: Place) -> Changes:
+    """Return what was changed here, with the home that is asked for; one that cannot be had changes nothing."""
+    changes = read_changes(place.root)
+    if changes.homes and changes.homes[-1] != str(place.home):
+        prepare_home(place.home)
+    return with_home(changes, place.home)
 
 
 def _start(place: Place, releases: Releases, changes: Changes) -> None:
@@ -131,7 +153,7 @@ def restart(options: argparse.Namespace) -> Result:
     """End the agent that runs, so that the current release is started."""
     place = _place(options)
     with _only_installer(place.root):
-        _refuse_while_used(place.home, options.holder)
+        _refuse_while_used(place, options.holder)
         place.service.restart(read_changes(place.root))
         _remove_incoming(place)
     return {}
@@ -148,7 +170,7 @@ def roll_back(options: argparse.Namespace) -> Result:
 
 def _go_back(place: Place, releases: Releases) -> str:
     back = releases.roll_back()
-    place.service.restart(read_changes(place.root))
+    place.service.restart(place.service.put(read_changes(place.root), releases.folder(back)))
     releases.remove_others()
     _remove_incoming(place)
     return back
@@ -158,15 +180,17 @@ def remove(options: argparse.Namespace) -> Result:
     """Remove everything that was installed, and what the agent keeps."""
     place = _place(options)
     removed: list[str] = []
+    homes = place.homes
     with _only_installer(place.root):
         if is_installed(place.root):
-            _refuse_while_used(place.home, options.holder)
-            _refuse_to_lose_jobs(place.home, options.discard)
+            _refuse_while_used(place, options.holder)
+            _refuse_to_lose_jobs(homes, options.discard)
             removed += _remove_all(place)
         (place.root / "install.lock").unlink()
         _remove_incoming(place)
     remove_empty(place.root, place.root.parent if options.system else Path.home())
-    remove_empty(place.home.parent, Path.home())
+    for home in homes:
+        remove_empty(home.parent, Path.home())
     return {"removed": removed}
 
 
@@ -175,7 +199,8 @@ def _remove_all(place: Place) -> list[str]:
     releases.remove_leftovers()
     removed = place.service.remove(read_changes(place.root))
     removed += releases.remove_all()
-    removed += _remove_home(place.home)
+    for home in place.homes:
+        removed += _remove_home(home)
     remove_socket_folder()
     # Last of all: by it an agent that was removed in part is known as one of ours.
     forget_changes(place.root)
@@ -217,15 +242,16 @@ def _self_test(folder: Path) -> None:
             raise AgentError(f"self-test of {runtime} failed: {lines[-1][:500]}")
 
 
-def _refuse_while_used(home: Path, holder: str) -> None:
-    use = use_of(home, holder)
-    if use:
-        raise AgentError(f"the agent there is in use: {use}; wait until it is not")
+def _refuse_while_used(place: Place, holder: str) -> None:
+    for home in place.homes:
+        use = use_of(home, holder)
+        if use:
+            raise AgentError(f"the agent there is in use: {use}; wait until it is not")
 
 
-def _refuse_to_lose_jobs(home: Path, discard: bool) -> None:
+def _refuse_to_lose_jobs(homes: Sequence[Path], discard: bool) -> None:
     # A job is forgotten once a host has fetched its result: what lies there is still to be fetched.
-    jobs = sorted(path.name for path in (home / "jobs").glob("[!.]*"))
+    jobs = sorted(path.name for home in homes for path in (home / "jobs").glob("[!.]*"))
     if jobs and not discard:
         remedy = 'run their experiments again to have them, or "edgepress device unprovision" with "--discard"'
         raise AgentError(f"there are results that no host has fetched: {', '.join(jobs[:10])}; {remedy}")

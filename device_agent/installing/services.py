@@ -7,8 +7,7 @@ nothing else, also after a cut in between.
 from __future__ import annotations
 
 import json
-import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,20 +21,27 @@ _CHANGES = "service.json"
 
 @dataclass(frozen=True)
 class Changes:
-    """What was changed on the board; ``note`` is for the person who provisions."""
+    """What was changed on the board; ``note`` is for the person who provisions.
+
+    ``homes`` are all folders that an agent from here was ever told to keep its files in, the present one last.
+    """
 
     unit: bool = False
     lingering: bool = False
     user: bool = False
     sudo_rule: bool = False
     note: str = ""
+    homes: tuple[str, ...] = ()
 
 
 class Service(Protocol):
     """One way to start the agent."""
 
-    def put(self, changes: Changes) -> Changes:
-        """Make the board start the agent by itself, as far as it lets us; return what is changed by now."""
+    def put(self, changes: Changes, release: Path) -> Changes:
+        """Make the board start the agent of ``release`` by itself, as far as it lets us; return what is changed by now.
+
+        A release has its own units: an older one may not know what a newer unit asks of it.
+        """
         ...
 
     def restart(self, changes: Changes) -> None:
@@ -75,11 +81,29 @@ def note_changes(root: Path, changes: Changes) -> Changes:
     return changes
 
 
-def unit_text(name: str) -> str:
-    """Return one of the unit files that come with the agent."""
-    content = pkgutil.get_data("device_agent", f"units/{name}")
-    assert content is not None
-    return content.decode()
+def with_home(changes: Changes, home: Path) -> Changes:
+    """Return ``changes`` with ``home`` as the present one."""
+    return replace(changes, homes=(*(other for other in changes.homes if other != str(home)), str(home)))
+
+
+def check_home(root: Path, home: Path) -> None:
+    """Raise AgentError when the agents of the installation in ``root`` serve another folder than ``home``.
+
+    Two that serve one board do not know of each other's leases.
+    """
+    homes = read_changes(root).homes
+    if homes and homes[-1] != str(home):
+        raise AgentError(f"this agent was installed to keep its files in {homes[-1]}, not in {home}")
+
+
+def all_homes(changes: Changes, home: Path) -> list[Path]:
+    """Return every folder that an agent from here may serve, ``home`` among them and last."""
+    return [Path(known) for known in with_home(changes, home).homes]
+
+
+def unit_text(release: Path, name: str) -> str:
+    """Return one of the unit files that come with the agent of ``release``."""
+    return (release / "agent" / "device_agent" / "units" / name).read_text(encoding="utf-8")
 
 
 def remove_file(path: Path) -> list[str]:

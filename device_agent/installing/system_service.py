@@ -25,7 +25,7 @@ _PLAIN_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 class SystemService:
     """Of the system: a unit with a user of its own; whoever installs it may use the agent through one rule of sudo."""
 
-    def put(self, changes: Changes) -> Changes:
+    def put(self, changes: Changes, release: Path) -> Changes:
         """Install and enable the unit, its user and the rule; see ``Service``."""
         root = Path(SYSTEM_ROOT)
         if not Path("/run/systemd/system").is_dir():
@@ -40,7 +40,7 @@ class SystemService:
                 run("usermod", "--append", "--groups", group, SYSTEM_USER)
         changes = self._allow(changes)
         changes = note_changes(root, replace(changes, unit=True))
-        write_file(_UNIT_FILE, unit_text(UNIT).encode())
+        write_file(_UNIT_FILE, unit_text(release, UNIT).encode())
         _UNIT_FILE.chmod(0o644)
         run("systemctl", "daemon-reload")
         run("systemctl", "enable", UNIT)

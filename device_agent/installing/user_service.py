@@ -13,7 +13,15 @@ from device_agent.errors import AgentError
 from device_agent.home import write_file
 from device_agent.installing.programs import is_there, problem_of, succeeds
 from device_agent.installing.running import end_daemon
-from device_agent.installing.services import UNIT, Changes, note_changes, remove_empty, remove_file, unit_text
+from device_agent.installing.services import (
+    UNIT,
+    Changes,
+    all_homes,
+    note_changes,
+    remove_empty,
+    remove_file,
+    unit_text,
+)
 from device_agent.layout import USER_ROOT
 
 _LINGERING = Path("/var/lib/systemd/linger")
@@ -35,23 +43,24 @@ class UserService:
         self._unit = Path.home() / ".config" / "systemd" / "user" / UNIT
         self._user = pwd.getpwuid(os.getuid()).pw_name
 
-    def put(self, changes: Changes) -> Changes:
+    def put(self, changes: Changes, release: Path) -> Changes:
         """Install and enable the unit; see ``Service``."""
         why_not = self._why_no_unit()
         if why_not:
-            return note_changes(self._root, replace(changes, note=why_not))
+            return self._without_unit(changes, why_not)
         if not (self._lingering / self._user).exists():
             note_changes(self._root, replace(changes, lingering=True))
             problem = self._loginctl("enable-linger")
             if problem:
-                note = f"its user's services end with the login (loginctl enable-linger: {problem})"
-                return note_changes(self._root, replace(changes, note=note))
+                why_not = f"its user's services end with the login (loginctl enable-linger: {problem})"
+                return self._without_unit(changes, why_not)
             changes = replace(changes, lingering=True)
         if not self._manager_answers():
-            return note_changes(self._root, replace(changes, note="its user's systemd does not answer"))
+            return self._without_unit(changes, "its user's systemd does not answer")
         changes = note_changes(self._root, replace(changes, unit=True, note=""))
         self._unit.parent.mkdir(parents=True, exist_ok=True)
-        write_file(self._unit, unit_text("edgepress-agent-user.service").replace("@HOME@", str(self._home)).encode())
+        text = unit_text(release, "edgepress-agent-user.service").replace("@HOME@", str(self._home))
+        write_file(self._unit, text.encode())
         self._systemctl("daemon-reload")
         self._systemctl("enable", UNIT)
         return changes
@@ -60,25 +69,36 @@ class UserService:
         """Restart the unit, or end the daemon that ``attach`` has started; see ``Service``."""
         if changes.unit:
             self._systemctl("stop", UNIT)
-        end_daemon(self._home)
+        for home in all_homes(changes, self._home):
+            end_daemon(home)
         if changes.unit:
             self._systemctl("start", UNIT)
 
     def remove(self, changes: Changes) -> list[str]:
         """Undo what ``put`` did; see ``Service``."""
-        removed: list[str] = []
-        if changes.unit:
-            # Without a manager to be told, the files are all there is of it.
-            self._systemctl("disable", "--now", UNIT, must=False)
-            removed += remove_file(self._unit)
-            (self._unit.parent / "default.target.wants" / UNIT).unlink(missing_ok=True)
-            remove_empty(self._unit.parent / "default.target.wants", Path.home())
-            self._systemctl("daemon-reload", must=False)
-        if end_daemon(self._home):
+        removed = self._remove_unit(changes)
+        ended = [end_daemon(home) for home in all_homes(changes, self._home)]
+        if any(ended):
             removed.append("the agent that ran")
         if changes.lingering and (self._lingering / self._user).exists():
             self._loginctl("disable-linger")
             removed.append(f"lingering of {self._user}")
+        return removed
+
+    def _without_unit(self, changes: Changes, why_not: str) -> Changes:
+        # One from an earlier installation would start the agent in the home that it had then.
+        self._remove_unit(changes)
+        return note_changes(self._root, replace(changes, unit=False, note=why_not))
+
+    def _remove_unit(self, changes: Changes) -> list[str]:
+        if not changes.unit:
+            return []
+        # Without a manager to be told, the files are all there is of it.
+        self._systemctl("disable", "--now", UNIT, must=False)
+        removed = remove_file(self._unit)
+        (self._unit.parent / "default.target.wants" / UNIT).unlink(missing_ok=True)
+        remove_empty(self._unit.parent / "default.target.wants", Path.home())
+        self._systemctl("daemon-reload", must=False)
         return removed
 
     def _why_no_unit(self) -> str:

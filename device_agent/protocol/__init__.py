@@ -36,7 +36,16 @@ from device_agent.protocol.checks import (
     check_sha256,
     shown,
 )
-from device_agent.protocol.device import BoardState, DeviceInfo, DeviceState, Hello, Lease, Reading, RuntimeInfo
+from device_agent.protocol.device import (
+    BoardState,
+    BusyProcess,
+    DeviceInfo,
+    DeviceState,
+    Hello,
+    Lease,
+    Reading,
+    RuntimeInfo,
+)
 from device_agent.protocol.framing import MAX_MESSAGE_BYTES, decode, encode, from_json, to_json
 from device_agent.protocol.paths import blob_path, job_file_path, part_path
 from device_agent.protocol.results import (
@@ -97,6 +106,7 @@ __all__ = [
     "UNKNOWN_JOB",
     "BlockConditions",
     "BoardState",
+    "BusyProcess",
     "ConditionSpec",
     "DataSpec",
     "Delegation",

@@ -56,16 +56,32 @@ class BoardState:
 
 
 @dataclass(frozen=True)
+class BusyProcess:
+    """A process, how many cores it keeps busy, and the unit of the system's that it belongs to, if it does to one."""
+
+    pid: int
+    name: str
+    cpus: float
+    unit: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        check_range("pid", self.pid, 1, 1 << 22)
+        check_range("cpus", self.cpus, 0, 1 << 20)
+
+
+@dataclass(frozen=True)
 class DeviceState:
     """The board as it is just now: its state, and how many cores others than the agent keep busy.
 
-    ``swap_bytes`` is the room in swap space, used or not; ``utc_s`` the board's own clock in seconds since 1970.
+    ``swap_bytes`` is the room in swap space, used or not; ``utc_s`` the board's own clock in seconds since 1970;
+    ``busiest`` None where the agent may not see what others run.
     """
 
     state: BoardState
     utc_s: float
     other_cpus: Optional[float] = None
     swap_bytes: Optional[int] = None
+    busiest: Optional[BusyProcess] = None
 
     def __post_init__(self) -> None:
         check_range("utc_s", self.utc_s, 0, 1 << 40)

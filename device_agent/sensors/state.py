@@ -7,6 +7,7 @@ from pathlib import Path
 
 from device_agent import log
 from device_agent.protocol import BoardState, ConditionSpec, DeviceState
+from device_agent.sensors.busiest import busiest_between, cpu_times_s
 from device_agent.sensors.clocks import max_clock_mhz, read_clocks, read_governors
 from device_agent.sensors.conditions import conditions_between
 from device_agent.sensors.files import as_decimal, read_kib, read_text
@@ -39,10 +40,13 @@ def read_state(root: Path = Path("/")) -> BoardState:
 
 def read_device_state(root: Path = Path("/")) -> DeviceState:
     """Return the state of the board and what else it is busy with, over a second of doing nothing."""
-    before = read_moment(root)
+    before, times_s = read_moment(root), cpu_times_s(root)
     time.sleep(_LOOK_S)
-    others = conditions_between(before, read_moment(root), ConditionSpec()).other_cpus
-    return DeviceState(read_state(root), time.time(), others, read_kib(root / "proc/meminfo", "SwapTotal"))
+    after = read_moment(root)
+    busiest = busiest_between(times_s, cpu_times_s(root), after.monotonic_s - before.monotonic_s, root)
+    others = conditions_between(before, after, ConditionSpec()).other_cpus
+    swap_bytes = read_kib(root / "proc/meminfo", "SwapTotal")
+    return DeviceState(read_state(root), time.time(), others, swap_bytes, busiest)
 
 
 def _swap_used_bytes(root: Path) -> int | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import device_agent
-from device_agent.protocol import METHOD_NOT_FOUND, ConditionSpec, DeviceState, Hello
+from device_agent.protocol import METHOD_NOT_FOUND, BusyProcess, ConditionSpec, DeviceState, Hello
 from pipeline.agent_client import AgentClient
 from pipeline.devices.agent_stream import printable
 from pipeline.devices.inventory import Device
@@ -15,7 +16,10 @@ from pipeline.errors import AgentError
 
 LEAST_FREE_BYTES = 512 << 20
 MOST_CLOCK_APART_S = 5.0
+LEAST_CPUS = 0.1
 _PERFORMANCE = ("performance",)
+# What needs no quoting in a shell, into which the command goes.
+_UNIT = re.compile(r"[A-Za-z0-9_.@:-]{1,200}\.service")
 
 _MEND_GOVERNOR = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
 _MEND_JETSON = "sudo nvpmodel -m 0 && sudo jetson_clocks"
@@ -100,11 +104,17 @@ def _power_mode(state: DeviceState) -> Iterator[Finding]:
 def _throttling(state: DeviceState) -> Finding:
     now, earlier = state.state.throttled_now, state.state.throttled_since_boot
     if now:
-        remedy = "a stronger power supply" if "under-voltage" in now else "a fan or a heat sink"
-        return Finding("throttling", False, f"{', '.join(now)}: it needs {remedy}", "vcgencmd get_throttled")
+        text = f"{_needs(now)}; it is over when the last digit is 0"
+        return Finding("throttling", False, text, "watch vcgencmd get_throttled")
     if earlier:
-        return Finding("throttling", False, f"none now; since boot: {', '.join(earlier)}", "sudo reboot")
+        return Finding("throttling", False, f"none now; since boot: {_needs(earlier)}, then a reboot", "sudo reboot")
     return Finding("throttling", True, "none")
+
+
+def _needs(faults: tuple[str, ...]) -> str:
+    # The clock is capped for want of power as well: that comes first.
+    remedy = "a stronger power supply, or a shorter cable" if "under-voltage" in faults else "a fan or a heat sink"
+    return f"{', '.join(map(printable, faults))}: it needs {remedy}"
 
 
 def _temperature(state: DeviceState, conditions: ConditionSpec) -> Finding:
@@ -129,7 +139,8 @@ def _swap(state: DeviceState) -> Finding:
     if used:
         text = f"{used / 2**20:.0f} MiB of it are in use; a block that swaps does not count"
         return Finding("swap", False, text, "sudo swapoff -a && sudo swapon -a")
-    return Finding("swap", None, f"{room / 2**20:.0f} MiB, not in use; a block that swaps does not count", "")
+    text = f"{room / 2**20:.0f} MiB, not in use; a block that swaps does not count"
+    return Finding("swap", None, text, "sudo swapoff -a")
 
 
 def _load(state: DeviceState, conditions: ConditionSpec) -> Finding:
@@ -139,9 +150,18 @@ def _load(state: DeviceState, conditions: ConditionSpec) -> Finding:
     text = f"others keep {others:.2f} cores busy"
     if most is None or others <= most:
         return Finding("other load", True, text)
-    return Finding(
-        "other load", False, f"{text}; at most {most:g} is allowed beside a block", "top -b -n 1 | head -n 20"
-    )
+    text += f"; at most {most:g} is allowed beside a block"
+    busiest = state.busiest
+    # A fenced-in agent sees its own user's processes alone, none of which need be to blame.
+    if busiest is None or busiest.cpus < LEAST_CPUS:
+        return Finding("other load", False, f"{text}: end what keeps it busy", "top")
+    return Finding("other load", False, f"{text}; most of all {printable(busiest.name)}", _end(busiest))
+
+
+def _end(process: BusyProcess) -> str:
+    """Return the command that ends a process; systemd would start that of a unit again."""
+    is_unit = process.unit is not None and _UNIT.fullmatch(process.unit)
+    return f"sudo systemctl stop {process.unit}" if is_unit else f"sudo kill {process.pid}"
 
 
 def _clock(state: DeviceState, apart_s: float) -> Finding:

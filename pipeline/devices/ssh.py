@@ -14,7 +14,7 @@ from pipeline.devices.agent_stream import KEPT_STDERR_BYTES, LineBuffer, stream_
 from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.inventory import Device
 from pipeline.devices.sftp import download, upload
-from pipeline.devices.ssh_command import Ended, read_to_end
+from pipeline.devices.ssh_command import Ended, Patience, talk
 from pipeline.devices.ssh_config import SshTarget, ssh_target
 from pipeline.devices.ssh_link import CHANNEL_TIMEOUT_S, SshLink
 from pipeline.devices.transport import Progress
@@ -87,27 +87,29 @@ class SshTransport:
         return SshStream(self._target, connection, channel)
 
     def run(
-        self, command: tuple[str, ...], stdin: bytes, timeout_s: float, on_line: Callable[[bytes], None] | None = None
+        self,
+        command: tuple[str, ...],
+        stdin: bytes,
+        patience: Patience,
+        on_line: Callable[[bytes], None] | None = None,
     ) -> Ended:
         """Run a command at the far end, to which ``stdin`` is sent, and return what came of it.
 
         Args:
             command: its words; the far end's shell gets them quoted.
             stdin: what it reads.
-            timeout_s: how long it may be silent.
+            patience: how long it may be silent, and how long it may take.
             on_line: called with each line of its output as soon as that is there.
 
         Raises:
-            DeviceUnreachable: if the connection is cut or the command silent for too long.
+            DeviceUnreachable: if the connection is cut, or the command silent for too long, too long or too talkative.
         """
         connection = self._link.connected()
         try:
             with connection.open_session(timeout=CHANNEL_TIMEOUT_S) as channel:
-                channel.settimeout(timeout_s)
+                channel.settimeout(CHANNEL_TIMEOUT_S)
                 channel.exec_command(shlex.join(command))
-                channel.sendall(stdin)
-                channel.shutdown_write()
-                return read_to_end(channel, on_line)
+                return talk(channel, stdin, patience, on_line)
         except (paramiko.SSHException, EOFError, OSError) as error:
             connection.close()
             said = f": {error}" if str(error) else ""

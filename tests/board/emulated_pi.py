@@ -27,6 +27,7 @@ PROVISION = ("device", "provision", NAME)
 BOTH = (*PROVISION, "--runtime", "litert", "--runtime", "tflite_runtime")
 LONGEST_S = 3600.0
 AGENT_STARTS_S = 120.0
+FILLER = "/home/pi/filler"
 
 
 class Running:
@@ -140,6 +141,15 @@ class EmulatedPi:
     def put(self, path: str, content: bytes) -> None:
         """Write a file on the board."""
         self.ssh("tee", path, given=content)
+
+    def fill_disk(self, left_bytes: int) -> None:
+        """Leave so much of the board's disk free."""
+        free = int(self.python("import os; found = os.statvfs('/'); print(found.f_bavail * found.f_frsize)"))
+        self.ssh("fallocate", "--length", str(free - left_bytes), FILLER)
+
+    def empty_disk(self) -> None:
+        """Take back what ``fill_disk`` has taken."""
+        self.ssh("rm", "-f", FILLER)
 
     def device(self) -> Any:
         """Return the board as the host's inventory has it now."""

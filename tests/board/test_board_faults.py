@@ -50,10 +50,9 @@ def test_with_delay_and_loss_all_is_as_without_but_slower(bad_network, experimen
 @pytest.fixture
 def full_disk(provisioned):
     """A disk with a MiB left."""
-    free = int(provisioned.python("import os; found = os.statvfs('/'); print(found.f_bavail * found.f_frsize)"))
-    provisioned.ssh("fallocate", "--length", str(free - (1 << 20)), "/home/pi/filler")
+    provisioned.fill_disk(left_bytes=1 << 20)
     yield provisioned
-    provisioned.ssh("rm", "-f", "/home/pi/filler")
+    provisioned.empty_disk()
 
 
 def test_a_full_disk_is_told_before_anything_is_sent_and_with_room_the_run_goes_on(full_disk, tmp_path):
@@ -64,7 +63,7 @@ def test_a_full_disk_is_told_before_anything_is_sent_and_with_room_the_run_goes_
     assert "emulated-pi has no room: " in printed
     assert full_disk.blobs() == {"blobs": blobs, "wrong": []}
     full_disk.log(f"full disk: {printed.strip().splitlines()[-1]}")
-    full_disk.ssh("rm", "/home/pi/filler")
+    full_disk.empty_disk()
     assert "float32 may ship" in run(full_disk, path, tmp_path)
 
 

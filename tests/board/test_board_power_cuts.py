@@ -1,4 +1,4 @@
-"""Twenty power cuts at random instants: while the agent is installed, while its link is switched, in a push, in a job.
+"""Power cuts at random instants, over twenty: in an installation, as its link is switched, in a push, in a job.
 
 QEMU is killed, so what the board has not flushed to its disk may be gone. After each boot the agent is to come up by
 itself, every blob to be what its name says, no job to be lost, and the old or the new release to be there, whole.
@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.board, pytest.mark.tensorflow, pytest.mark.timeout(4 *
 
 INSTALLING, SWITCHING, PUSHING, MEASURING = range(6), range(4), range(5), range(5)
 USER_ROOT = "/home/pi/.local/share/edgepress"
+SYSTEM_ROOT = "/opt/edgepress"
 # Between what the host is told of the switch and the agent's answer.
 SWITCH_S = 6.0
 
@@ -107,6 +108,21 @@ def test_the_first_installation_is_cut_and_goes_on(bare, cutter):
     bare.edgepress(*PROVISION)
     finished = bare.releases(USER_ROOT)
     assert {name: digest for name, digest in found["releases"].items() if finished["releases"][name] != digest} == {}
+
+
+def test_the_first_installation_for_the_system_is_cut_and_goes_on_or_is_removed(bare, cutter):
+    bare.reset()
+    before = bare.files()
+    words = (*PROVISION, "--system")
+    cut = cutter.cut("first installation for the system", *words, after="unpack", within_s=30.0)
+    found = bare.releases(SYSTEM_ROOT)
+    bare.log(f"{cut.told}; current release {found['current']}, whole ones {sorted(found['releases'])}")
+    bare.edgepress(*words)
+    finished = bare.releases(SYSTEM_ROOT)
+    assert {name: digest for name, digest in found["releases"].items() if finished["releases"][name] != digest} == {}
+    bare.await_agent()
+    bare.edgepress("device", "unprovision", NAME)
+    assert bare.files() - before == set()
 
 
 @pytest.mark.parametrize("number", INSTALLING)

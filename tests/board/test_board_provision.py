@@ -1,13 +1,17 @@
-"""From a bare board to a running agent, as its user and as the system's, and back to bare."""
+"""From a bare board to a running agent, as its user and as the system's, and back to bare; and what may go wrong."""
 
 import time
 
 import pytest
+from board_experiments import write_fashion_mnist, write_subset
 from emulated_pi import BOTH, PROVISION, changed_tree
 
 pytestmark = [pytest.mark.board, pytest.mark.timeout(2 * 3600)]
 
 SYSTEM_ROOT = "/opt/edgepress"
+SYSTEM = (*PROVISION, "--system")
+# Where a daemon begins to serve: one that gets no further does not start.
+BEGINS = "    os.umask(0o077)\n"
 
 
 def provision(pi, *words: str, **more) -> str:
@@ -45,6 +49,24 @@ def test_as_its_user_from_bare_to_an_agent_that_answers_and_back(clean, tmp_path
     assert pi.files() - before == set()
 
 
+@pytest.mark.tensorflow
+def test_from_bare_to_measured_is_told_as_the_ratio_to_a_plain_boot(clean, tmp_path):
+    pi, _ = clean
+    data = write_subset(tmp_path, scored=20, trained=2000)
+    path = write_fashion_mnist(tmp_path, "litert", data, variants={"float32": []})
+    begin = time.monotonic()
+    provision(pi, *PROVISION)
+    provisioned_s = time.monotonic() - begin
+    printed = pi.edgepress("run", str(path), "--output", str(tmp_path / "runs"))
+    measured_s = time.monotonic() - begin
+    assert "float32 may ship" in printed
+    boot_s = cold_boot_s(pi)
+    pi.log(
+        f"from bare to measured: {measured_s:.0f} s, {provisioned_s:.0f} s of them until it was provisioned; "
+        f"{measured_s / boot_s:.1f} times a plain boot of {boot_s:.0f} s"
+    )
+
+
 def test_as_the_system_the_agent_has_a_user_of_its_own_that_nobody_else_can_read(clean):
     pi, before = clean
     provision(pi, *BOTH, "--system")
@@ -74,3 +96,61 @@ def test_an_upgrade_replaces_the_agent_and_keeps_the_one_before(clean, tmp_path)
     assert found["current"] != first
     assert set(found["releases"]) == {first, found["current"]}
     assert "9.9.0" in pi.edgepress("device", "check", "emulated-pi", tree=tmp_path / "next")
+
+
+def test_as_the_system_it_is_upgraded_and_goes_back_from_one_that_does_not_start(clean, tmp_path):
+    pi, before = clean
+    provision(pi, *SYSTEM)
+    first = pi.releases(SYSTEM_ROOT)["current"]
+    provision(pi, *SYSTEM, tree=changed_tree(tmp_path / "next", "9.9.0"))
+    upgraded = pi.releases(SYSTEM_ROOT)
+    assert set(upgraded["releases"]) == {first, upgraded["current"]}
+    unit = pi.ssh("cat", "/etc/systemd/system/edgepress-agent.service")
+    printed = provision(pi, *SYSTEM, tree=broken_tree(tmp_path / "broken"), code=1)
+    assert f"went back to release {upgraded['current']}" in " ".join(printed.split())
+    pi.log(f"a release that does not start: {printed.strip().splitlines()[-1]}")
+    assert pi.releases(SYSTEM_ROOT)["current"] == upgraded["current"]
+    assert pi.ssh("cat", "/etc/systemd/system/edgepress-agent.service") == unit
+    pi.await_agent()
+    assert "9.9.0" in pi.edgepress("device", "check", "emulated-pi", tree=tmp_path / "next")
+    pi.edgepress("device", "unprovision", "emulated-pi")
+    assert pi.files() - before == set()
+
+
+def broken_tree(folder):
+    """Return a copy of edgepress whose agent does not start, and whose unit says one thing more."""
+    tree = changed_tree(folder, "9.9.1")
+    daemon = tree / "device_agent" / "daemon.py"
+    text = daemon.read_text()
+    assert BEGINS in text
+    daemon.write_text(text.replace(BEGINS, "    raise AgentError('it is broken')\n"))
+    with (tree / "device_agent" / "units" / "edgepress-agent.service").open("a") as unit:
+        unit.write("# of the broken one\n")
+    return tree
+
+
+@pytest.mark.parametrize("words", [PROVISION, SYSTEM], ids=["user", "system"])
+def test_a_full_disk_is_told_before_the_agent_is_sent_and_with_room_it_is_provisioned(clean, words):
+    pi, before = clean
+    # Enough for the installer, and not for a release with its runtime, which takes several times that.
+    pi.fill_disk(left_bytes=40 << 20)
+    printed = provision(pi, *words, code=1)
+    assert "emulated-pi has no room for the agent: " in " ".join(printed.split())
+    pi.log(f"full disk: {printed.strip().splitlines()[-1]}")
+    pi.empty_disk()
+    provision(pi, *words)
+    pi.edgepress("device", "unprovision", "emulated-pi")
+    assert pi.files() - before == set()
+
+
+@pytest.mark.parametrize("stamp", ["1999-01-01 00:00:00", "2037-12-31 00:00:00"])
+def test_a_wrong_clock_does_not_keep_a_board_from_being_provisioned_and_is_told(clean, stamp, monkeypatch):
+    pi, _ = clean
+    # So wide that no cell of the table is folded.
+    monkeypatch.setenv("COLUMNS", "300")
+    pi.ssh("sudo", "-n", "date", "--utc", f"--set='{stamp}'")
+    provision(pi, *PROVISION)
+    assert "sudo timedatectl set-ntp true" in pi.edgepress("device", "check", "emulated-pi")
+    # With the clock set right, what is there has stamps of another time, which do not count.
+    pi.ssh("sudo", "-n", "date", "--utc", f"--set=@{time.time():.0f}")
+    assert "nothing changed: emulated-pi has release" in provision(pi, *PROVISION)

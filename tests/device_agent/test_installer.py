@@ -10,11 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+from boards import NULL_ONLY
+from processes import wait_for
 from small_bundles import FAILS, SmallBundle, small_bundle
 
 import device_agent
+from device_agent.daemon import connect
 from device_agent.errors import AgentError
 from device_agent.installing import cli
+from device_agent.layout import SYSTEM_ROOT
+from device_agent.protocol import decode, encode
 from device_agent.releases import Releases
 
 AGENT_FOLDER = Path(device_agent.__file__).parent
@@ -40,6 +45,11 @@ class Board:
         self.incoming.mkdir(parents=True, exist_ok=True)
         for part in bundle.parts:
             shutil.copy(part.path, self.incoming / f".part-{part.part.sha256}")
+
+    def move(self, name: str) -> Path:
+        """Choose another home for the agent, and return the one it had."""
+        before, self.agent_home = self.agent_home, self.home / name
+        return before
 
     def command(self, command: str, *words: str) -> list[str]:
         places = ["--home", str(self.agent_home), "--incoming", str(self.incoming)]
@@ -208,6 +218,16 @@ def test_prepare_says_what_is_there_of_each_part_and_removes_parts_of_others(boa
     assert environment["part_sha256"] is None
 
 
+def test_room_is_looked_for_on_the_disk_that_the_release_goes_to(board, bundles, small_disk, monkeypatch, capsys):
+    asked = cli._parser().parse_args(["prepare", "--system", *board.command("prepare")[5:], *bundles[0].words])
+    assert cli._place(asked).root == Path(SYSTEM_ROOT)
+    place = cli.Place(small_disk / "opt" / "edgepress", board.agent_home, board.incoming, None)
+    monkeypatch.setattr(cli, "_place", lambda options: place)
+    found = cli.prepare(asked)
+    assert not found["same_disk"]
+    assert found["root_free_bytes"] <= 1 << 20 < found["incoming_free_bytes"]
+
+
 def test_a_second_installer_is_refused_while_one_works(board, bundles):
     board.bring(bundles[0])
     (board.root / "install.lock").touch()
@@ -238,9 +258,10 @@ class PickyService:
 
     def __init__(self, releases: Releases, refused: str) -> None:
         self.releases, self.refused = releases, refused
-        self.started = []
+        self.put_for, self.started = [], []
 
-    def put(self, changes):
+    def put(self, changes, release):
+        self.put_for.append(release.name)
         return changes
 
     def restart(self, changes):
@@ -262,6 +283,8 @@ def test_a_release_that_its_service_does_not_start_gives_way_to_the_one_before(b
     said = "systemctl restart edgepress-agent.service: it failed"
     assert str(failed.value) == f"{said}; went back to release {old.release}"
     assert (board.releases.current, service.started) == (old.release, [old.release])
+    # What starts it is that of its own again, too.
+    assert service.put_for == [new.release, old.release]
     assert not board.incoming.exists()
 
 
@@ -318,6 +341,47 @@ def test_remove_loses_results_that_no_host_has_fetched_only_when_told_to(board, 
     assert board.releases.current == bundles[0].release
     assert "result" in board.ask("remove", "--discard")
     assert list(board.home.iterdir()) == []
+
+
+def test_remove_knows_every_home_that_the_agent_had(board, bundles):
+    board.install(bundles[0])
+    homes = [board.move("disk1"), board.move("disk2"), board.agent_home]
+    for home in homes:
+        board.agent_home = home
+        board.install(bundles[0])
+        (home / "jobs" / home.name).mkdir(parents=True)
+    board.bring(bundles[0])
+    assert "no host has fetched: disk1, disk2, edgepress-agent; " in board.ask("remove")["error"]
+    assert set(map(str, homes)) <= set(board.ask("remove", "--discard")["result"]["removed"])
+    assert list(board.home.iterdir()) == []
+
+
+def test_a_home_that_cannot_be_had_changes_nothing(board, bundles):
+    old, new = bundles
+    board.install(old)
+    before = board.move("disk")
+    board.agent_home.mkdir()
+    (board.agent_home / "blobs").touch()
+    assert board.install(new)["error"] == f"{board.agent_home} cannot be the agent's home: File exists"
+    assert board.releases.current == old.release
+    assert json.loads((board.root / "service.json").read_text())["homes"] == [str(before)]
+
+
+def test_an_agent_that_serves_an_earlier_home_is_looked_at_and_ended(board, bundles):
+    board.install(bundles[0])
+    command = [sys.executable, "-m", "device_agent", "serve", "--home", str(board.agent_home), *NULL_ONLY]
+    daemon = subprocess.Popen(command, cwd=AGENT_FOLDER.parent, stderr=subprocess.DEVNULL)
+    wait_for((board.agent_home / "agent.sock").exists)
+    before = board.move("disk")
+    with connect(before) as connected, connected.makefile("rb") as stream:
+        stream.readline()
+        params = {"holder": "ana@laptop", "ttl_s": 60}
+        connected.sendall(encode({"jsonrpc": "2.0", "id": 1, "method": "lease.acquire", "params": params}))
+        assert "result" in decode(stream.readline())
+    board.bring(bundles[1])
+    assert "in use: ana@laptop has leased it" in board.ask("install", *bundles[1].words)["error"]
+    assert "result" in board.ask("install", "--holder", "ana@laptop", *bundles[1].words)
+    assert daemon.wait(20) == 0
 
 
 def test_after_a_kill_at_any_instant_the_old_or_the_new_release_is_whole_and_the_next_run_succeeds(board, tmp_path):

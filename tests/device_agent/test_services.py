@@ -10,7 +10,7 @@ import pytest
 
 from device_agent.errors import AgentError
 from device_agent.installing import programs
-from device_agent.installing.services import UNIT, Changes, read_changes, remove_empty, unit_text
+from device_agent.installing.services import UNIT, Changes, read_changes, remove_empty, with_home
 from device_agent.installing.user_service import UserService
 from device_agent.layout import AGENT, SYSTEM_HOME, SYSTEM_ROOT, SYSTEM_USER, USER_ROOT
 
@@ -23,13 +23,26 @@ case " $FAILING " in *" ${0##*/} "*) echo "refused by polkit"; exit 1 ;; esac
 """
 
 
+def own_unit(name: str) -> str:
+    return files("device_agent").joinpath("units", name).read_text()
+
+
+def release_with(folder: Path, line: str = "") -> Path:
+    """Write a release whose units say one thing more than ours."""
+    units = folder / "agent" / "device_agent" / "units"
+    units.mkdir(parents=True)
+    for name in (UNIT, "edgepress-agent-user.service"):
+        (units / name).write_text(own_unit(name) + line)
+    return folder
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze on this machine")
 @pytest.mark.parametrize("name", ["edgepress-agent.service", "edgepress-agent-user.service"])
 def test_systemd_understands_every_line_of_the_unit(tmp_path, name):
     launcher = tmp_path / "agent"
     launcher.write_text("#!/bin/sh\n")
     launcher.chmod(0o755)
-    text = unit_text(name).replace("@HOME@", "/home/pi/agent")
+    text = own_unit(name).replace("@HOME@", "/home/pi/agent")
     for command in (f"{SYSTEM_ROOT}/current/{AGENT}", f"%h/{USER_ROOT}/current/{AGENT}"):
         text = text.replace(command, str(launcher))
     unit = tmp_path / UNIT
@@ -39,7 +52,7 @@ def test_systemd_understands_every_line_of_the_unit(tmp_path, name):
 
 
 def test_the_systems_unit_is_fenced_in():
-    lines = set(unit_text(UNIT).splitlines())
+    lines = set(own_unit(UNIT).splitlines())
     assert lines >= {
         f"User={SYSTEM_USER}",
         f"ExecStart={SYSTEM_ROOT}/current/{AGENT} serve --home {SYSTEM_HOME}",
@@ -62,7 +75,7 @@ def test_the_systems_unit_is_fenced_in():
 @pytest.mark.parametrize("name", ["edgepress-agent.service", "edgepress-agent-user.service"])
 def test_systemd_does_not_give_an_agent_up_that_ends_again_and_again(name):
     """The section is that of the unit: in that of the service systemd would pass over it."""
-    section = unit_text(name).partition("[Unit]")[2].partition("[Service]")[0]
+    section = own_unit(name).partition("[Unit]")[2].partition("[Service]")[0]
     assert "StartLimitIntervalSec=0" in section.splitlines()
 
 
@@ -111,12 +124,13 @@ def service(tmp_path, monkeypatch):
     lingering.mkdir()
     made = UserService(root, home / "agent-home", running, lingering)
     made.root = root
+    made.release = release_with(tmp_path / "release")
     made.unit = home / ".config/systemd/user" / UNIT
     return made
 
 
 def test_where_lingering_may_be_enabled_the_users_systemd_starts_the_agent(service, systemd, tmp_path):
-    changes = service.put(Changes())
+    changes = service.put(Changes(), service.release)
     assert changes == Changes(unit=True, lingering=True) == read_changes(service.root)
     assert f"--home {tmp_path}/home/agent-home" in service.unit.read_text()
     service.restart(changes)
@@ -132,7 +146,7 @@ def test_where_lingering_may_be_enabled_the_users_systemd_starts_the_agent(servi
 
 def test_where_it_may_not_the_agent_is_left_to_attach_and_the_reason_is_kept(service, systemd):
     systemd.refuse("loginctl", "sudo")
-    changes = service.put(Changes())
+    changes = service.put(Changes(), service.release)
     assert (changes.unit, changes.lingering) == (False, False)
     assert changes.note == "its user's services end with the login (loginctl enable-linger: refused by polkit)"
     assert not service.unit.exists()
@@ -140,20 +154,46 @@ def test_where_it_may_not_the_agent_is_left_to_attach_and_the_reason_is_kept(ser
 
 def test_what_polkit_refuses_sudo_may_allow(service, systemd):
     systemd.refuse("loginctl")
-    assert service.put(Changes()).unit
+    assert service.put(Changes(), service.release).unit
     assert f"sudo -n loginctl enable-linger {USER}" in systemd.asked
 
 
 def test_a_user_who_lingers_already_goes_on_lingering_after_the_removal(service, systemd, tmp_path):
     (tmp_path / "linger" / USER).touch()
-    changes = service.put(Changes())
+    changes = service.put(Changes(), service.release)
     assert (changes.unit, changes.lingering) == (True, False)
     assert service.remove(changes) == [str(service.unit)]
     assert not any("disable-linger" in line for line in systemd.asked)
 
 
+def test_a_release_is_started_by_its_own_unit(service, systemd, tmp_path):
+    """What an older one has not heard of, it need not understand."""
+    newer = release_with(tmp_path / "newer", "# newer\n")
+    service.put(service.put(Changes(), newer), service.release)
+    assert "# newer" not in service.unit.read_text()
+    service.put(Changes(), newer)
+    assert service.unit.read_text().endswith("# newer\n")
+
+
+def test_where_a_unit_cannot_name_the_home_any_more_the_one_that_names_the_old_home_goes(service, systemd, tmp_path):
+    changes = service.put(Changes(), service.release)
+    moved = UserService(service.root, tmp_path / "my disk", tmp_path / "run-systemd", tmp_path / "linger")
+    (tmp_path / "linger" / USER).touch()
+    found = moved.put(with_home(changes, tmp_path / "my disk"), service.release)
+    assert (found.unit, found.lingering, found.note) == (False, True, f"{tmp_path}/my disk cannot stand in a unit")
+    assert found == read_changes(service.root)
+    assert not service.unit.exists()
+
+
+def test_the_present_home_is_the_last_and_each_is_kept_once():
+    changes = Changes()
+    for home in ("/a", "/b", "/a"):
+        changes = with_home(changes, Path(home))
+    assert changes.homes == ("/b", "/a")
+
+
 def test_removal_undoes_all_that_was_done(service, systemd, tmp_path):
-    changes = service.put(Changes())
+    changes = service.put(Changes(), service.release)
     # As a power cut leaves it while the unit is written anew.
     service.unit.with_name(f".tmp-{UNIT}").touch()
     (tmp_path / "linger" / USER).touch()
@@ -174,7 +214,7 @@ def test_what_was_changed_is_named_when_it_cannot_be_read(tmp_path):
 
 def test_without_systemd_there_is_no_unit_and_nothing_is_asked(service, systemd, tmp_path):
     (tmp_path / "run-systemd").rmdir()
-    assert service.put(Changes()) == Changes(note="there is no systemd")
+    assert service.put(Changes(), service.release) == Changes(note="there is no systemd")
     assert systemd.asked == []
 
 

@@ -10,9 +10,12 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -28,8 +31,12 @@ from pipeline.devices.provisioning.wheels import Lock, fetch_wheels
 # Raised when a bundle of the same inputs is laid out in another way.
 LAYOUT = 1
 KEPT_PARTS = 6
+# What was used since then may still be on its way to a board.
+KEPT_S = 24 * 3600.0
 # More takes twice the time for a few per cent.
 _COMPRESSION = 3
+# The name of the lock of who uses and who removes parts.
+_USE = "use"
 _KINDS_OF_FILE = (".py", ".service", ".json", ".tflite")
 
 _LAUNCHER = """#!/bin/sh
@@ -144,6 +151,7 @@ def _environment(lock: Lock, cache: Cache) -> Sent:
 
 def _packed(kind: str, key: str, runtime: str, files: Callable[[], Iterator[File]], cache: Cache) -> Sent:
     """Return the part that these files make, built unless it is in the cache."""
+    _note_use(kind, key, cache)
     with cache.lock(kind, key), cache.entry(kind, key) as (folder, is_there):
         if not is_there:
             _remove_old(kind, cache)
@@ -193,11 +201,20 @@ def _agent_version(own: list[File]) -> str:
     return source.rpartition('__version__ = "')[2].partition('"')[0]
 
 
+def _note_use(kind: str, key: str, cache: Cache) -> None:
+    """Keep a part that is there from being removed by others; what they are about to remove is gone afterwards."""
+    with cache.lock(kind, _USE), suppress(FileNotFoundError):
+        os.utime(cache.subfolder(kind) / key)
+
+
 def _remove_old(kind: str, cache: Cache) -> None:
-    """Keep what was built last: an environment takes tens of megabytes, and can be built again."""
-    folders = [path for path in cache.subfolder(kind).iterdir() if not path.name.startswith(".")]
-    for path in sorted(folders, key=lambda path: path.stat().st_mtime_ns)[: 1 - KEPT_PARTS]:
-        shutil.rmtree(path, ignore_errors=True)
+    """Keep what was used last: an environment takes tens of megabytes, and can be built again."""
+    with cache.lock(kind, _USE):
+        folders = [path for path in cache.subfolder(kind).iterdir() if not path.name.startswith(".")]
+        used_s = {path: path.stat().st_mtime for path in folders}
+        for path in sorted(folders, key=lambda path: used_s[path])[: 1 - KEPT_PARTS]:
+            if used_s[path] < time.time() - KEPT_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class _Counted:

@@ -37,7 +37,7 @@ class Held:
 
 
 @contextmanager
-def leased(device: Device, home: str, what: str, on_wait: Callable[[Lease | None], None] | None) -> Iterator[Held]:
+def leased(device: Device, what: str, on_wait: Callable[[Lease | None], None] | None) -> Iterator[Held]:
     """Lease ``device`` from the agent that runs there. Where there is none that can be asked, the installer looks.
 
     Raises:
@@ -45,7 +45,7 @@ def leased(device: Device, home: str, what: str, on_wait: Callable[[Lease | None
     """
     with AgentClient(ssh_transport(device), device.name) as client:
         try:
-            yield _hold(client, home, what, on_wait)
+            yield _hold(client, device.home, what, on_wait)
         except DeviceUnreachable:
             # It may be back already, and a lease that stayed would keep the next run out.
             with suppress(DeviceError):
@@ -53,7 +53,7 @@ def leased(device: Device, home: str, what: str, on_wait: Callable[[Lease | None
             raise
 
 
-def _hold(client: AgentClient, home: str, what: str, on_wait: Callable[[Lease | None], None] | None) -> Held:
+def _hold(client: AgentClient, home: str | None, what: str, on_wait: Callable[[Lease | None], None] | None) -> Held:
     try:
         serves = client.hello.home
     except (DeviceUnreachable, ProtocolMismatch):

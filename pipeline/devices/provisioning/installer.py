@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from device_agent.layout import SYSTEM_HOME, SYSTEM_ROOT, USER_ROOT
@@ -15,10 +16,11 @@ from pipeline.devices.agent_stream import printable
 from pipeline.devices.provisioning.bundle import File
 from pipeline.devices.provisioning.probe import Probe
 from pipeline.devices.ssh import SshTransport
+from pipeline.devices.ssh_command import Patience
 from pipeline.errors import ProvisioningFailed
 
-# Longer than the self-test may take on the board.
-SILENCE_S = 900.0
+# Silent for longer than the self-test of a runtime may take on the board; there may be two of them.
+PATIENCE = Patience(silence_s=900.0, total_s=3600.0)
 
 _MAIN = b"import sys\n\nfrom device_agent.installing.cli import main\n\nsys.exit(main())\n"
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
@@ -50,7 +52,9 @@ def place_on(probe: Probe, is_system: bool, home: str | None) -> Place:
     incoming = f"{probe.home}/{USER_ROOT}/incoming"
     if is_system:
         return Place(True, SYSTEM_ROOT, SYSTEM_HOME, incoming, probe.sudo != "root")
-    return Place(False, f"{probe.home}/{USER_ROOT}", home or f"{probe.home}/.local/share/edgepress-agent", incoming)
+    # As the board writes it down: without "//" and the like.
+    home = str(PurePosixPath(home or f"{probe.home}/.local/share/edgepress-agent"))
+    return Place(False, f"{probe.home}/{USER_ROOT}", home, incoming)
 
 
 def installer_zip(agent: Sequence[File]) -> bytes:
@@ -86,7 +90,7 @@ class Installer:
         Raises:
             ProvisioningFailed: if that is not permitted.
         """
-        ended = self._transport.run(("mkdir", "-p", "-m", "700", "--", self._place.incoming), b"", SILENCE_S)
+        ended = self._transport.run(("mkdir", "-p", "-m", "700", "--", self._place.incoming), b"", PATIENCE)
         if ended.exit_status:
             said = printable(ended.stderr.decode("utf-8", "replace"))
             raise ProvisioningFailed(f"{self._device}: {self._place.incoming} cannot be made: {said}")
@@ -107,7 +111,7 @@ class Installer:
             if "stage" in message:
                 on_stage(printable(str(message["stage"]), 40))
 
-        ended = self._transport.run(self._words(command, words), b"", SILENCE_S, heard)
+        ended = self._transport.run(self._words(command, words), b"", PATIENCE, heard)
         if "error" in last:
             raise ProvisioningFailed(f"{self._device}: {printable(str(last['error']), 1000)}")
         try:

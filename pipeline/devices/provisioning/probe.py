@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.resources
+import json
 import re
 from dataclasses import dataclass, field
 
+from device_agent.installing.services import Changes
 from device_agent.layout import check_id
-from device_agent.protocol import ProtocolError, check_identifier
+from device_agent.protocol import ProtocolError, check_identifier, from_json
 from pipeline.devices.agent_stream import printable
 from pipeline.devices.ssh import SshTransport
+from pipeline.devices.ssh_command import Patience
 from pipeline.errors import DeviceError
 
-PROBE_TIMEOUT_S = 120.0
+# Each Python of the board is started once: seconds on a slow one.
+PATIENCE = Patience(silence_s=120.0, total_s=600.0)
 
 # What becomes a word of a command, or a part of a path there.
 _PATH = re.compile(r"/[A-Za-z0-9_./+@~-]{1,400}")
@@ -55,15 +59,16 @@ class BoardPython:
 
 @dataclass(frozen=True)
 class Installation:
-    """A release that is there already."""
+    """A release that is there already; ``home`` is where its agent keeps its files, empty where nobody says."""
 
     release: str
     runtimes: tuple[str, ...]
+    home: str = ""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A board; texts are empty and numbers None where it does not say.
+    """A board; texts are empty where it does not say.
 
     ``sudo`` is "root", "yes" (without a password), "password" or "no". ``system_begun``: something of an agent for the
     whole system is there, be it only in part; ``is_cut``: the last installation has not come to its end. ``pythons``
@@ -71,18 +76,12 @@ class Probe:
     """
 
     machine: str
-    kernel: str
     os: str
     model: str
     user: str
     home: str
-    libc: str
     sudo: str
     systemd: str
-    user_systemd: bool
-    lingering: bool
-    home_free_kib: int | None
-    opt_free_kib: int | None
     user_installation: Installation | None = None
     system_installation: Installation | None = None
     system_begun: bool = False
@@ -101,7 +100,7 @@ def probe_board(transport: SshTransport, device: str) -> Probe:
         DeviceError: if it cannot be reached, has no POSIX shell, or its answer makes no sense.
     """
     script = importlib.resources.files("pipeline.devices.provisioning").joinpath("probe.sh").read_bytes()
-    answer = transport.run(("/bin/sh", "-s"), script, PROBE_TIMEOUT_S)
+    answer = transport.run(("/bin/sh", "-s"), script, PATIENCE)
     return parse_probe(answer.stdout.decode("utf-8", "replace"), device)
 
 
@@ -126,18 +125,12 @@ def parse_probe(text: str, device: str) -> Probe:
         raise DeviceError(f'{device}: home of {one("user")} is "{home}"; expected letters, digits and _./+@~- only')
     return Probe(
         machine=one("machine"),
-        kernel=one("kernel"),
         os=one("os"),
         model=one("model"),
         user=one("user"),
         home=home.rstrip("/"),
-        libc=one("libc"),
         sudo=one("sudo"),
         systemd=one("systemd"),
-        user_systemd=one("user_systemd") == "yes",
-        lingering=one("lingering") == "yes",
-        home_free_kib=_number(one("home_free_kib")),
-        opt_free_kib=_number(one("opt_free_kib")),
         user_installation=_installation(values, "user"),
         system_installation=_installation(values, "system"),
         system_begun=one("system_begun") == "yes",
@@ -178,10 +171,16 @@ def _python(match: re.Match[str]) -> BoardPython:
 def _installation(values: dict[str, list[str]], scope: str) -> Installation | None:
     try:
         release = check_id("release", values.get(f"{scope}_release", [""])[0])
-        return Installation(release, tuple(check_identifier("runtime", v) for v in values.get(f"{scope}_runtime", [])))
+        runtimes = tuple(check_identifier("runtime", runtime) for runtime in values.get(f"{scope}_runtime", []))
     except ProtocolError:
         return None
+    return Installation(release, runtimes, _agent_home(values.get(f"{scope}_service", [""])[0]))
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() else None
+def _agent_home(text: str) -> str:
+    """Return the present home that an installation has written down; empty when that makes no sense."""
+    try:
+        homes = from_json(Changes, json.loads(text)).homes
+    except (ValueError, RecursionError):
+        return ""
+    return homes[-1] if homes and homes[-1].startswith("/") else ""

@@ -4,10 +4,10 @@
 
 say() { printf '%s=%s\n' "$1" "$2"; }
 has() { command -v "$1" >/dev/null 2>&1; }
-free_kib() { df -Pk "$1" 2>/dev/null | { read -r _; read -r _ _ _ free _ && say "$2" "$free"; }; }
 
 installed() {
     if [ -d "$2/releases" ] || [ -f "$2/service.json" ]; then say "$1_begun" yes; fi
+    if [ -f "$2/service.json" ]; then say "$1_service" "$(sed -n 1p "$2/service.json")"; fi
     (
         cd -P "$2/current" 2>/dev/null || exit 0
         release=$(pwd -P)
@@ -67,25 +67,16 @@ probe() {
     export LC_ALL
     say probe 1
     say machine "$(uname -m)"
-    say kernel "$(uname -r)"
     say os "$(sed -n 's/^PRETTY_NAME=//p' /etc/os-release 2>/dev/null | tr -d '"')"
     say model "$(tr -d '\000' 2>/dev/null </proc/device-tree/model)"
     say user "$(id -un)"
-    say uid "$(id -u)"
     say home "$HOME"
-    say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>&1 | sed -n 1p)"
-    free_kib "$HOME" home_free_kib
-    free_kib /opt opt_free_kib
     if [ "$(id -u)" = 0 ]; then say sudo root
     elif ! has sudo; then say sudo no
     elif sudo -n true 2>/dev/null; then say sudo yes
     else say sudo password; fi
     if [ -d /run/systemd/system ] && has systemctl; then
         say systemd "$(systemctl --version 2>/dev/null | sed -n 's/^systemd \([0-9]*\).*/\1/p')"
-        if XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user show-environment >/dev/null 2>&1; then
-            say user_systemd yes
-        fi
-        if [ -e "/var/lib/systemd/linger/$(id -un)" ]; then say lingering yes; fi
     fi
     installed user "$HOME/.local/share/edgepress"
     installed system /opt/edgepress

@@ -56,9 +56,14 @@ class Provisioned:
 
 @dataclass(frozen=True)
 class _Board:
-    """A board that was probed, as this run deals with it; ``device`` is how its agent is reached once it is there."""
+    """A board that was probed, as this run deals with it; ``device`` is how its agent is reached once it is there.
+
+    ``before`` is how the agent is reached that is there now: its home is not that of the device's file when somebody
+    has changed that.
+    """
 
     device: Device
+    before: Device
     probe: Probe
     place: Place
     transport: SshTransport
@@ -85,7 +90,8 @@ def provision(device: Device, options: Options, cache: Cache, progress: Progress
             bundle = build_bundle(choice, options.agent, cache)
             done(f"release {bundle.release}, {bundle.size_bytes} bytes")
         board = _board(device, probe, is_system, transport, choice.python.path)
-        if there and there.release == bundle.release and not probe.is_cut:
+        is_there = there is not None and (there.release, there.home) == (bundle.release, board.place.home)
+        if is_there and not probe.is_cut:
             provisioned = _bring_up(board, bundle, options, choice)
         else:
             provisioned = _install(board, bundle, options, choice, progress)
@@ -112,7 +118,7 @@ def unprovision(device: Device, options: Options) -> list[str]:
         is_system = device.as_user is not None or (probe.system_begun and probe.user_installation is None)
         board = _board(device, probe, is_system, transport, _any_python(probe, device.name))
         discard = ("--discard",) if options.discard else ()
-        with leased(board.device, board.place.home, "unprovision", options.on_wait) as lease:
+        with leased(board.before, "unprovision", options.on_wait) as lease:
             send_installer(transport, board.installer, agent_files(options.agent))
             removed = board.installer.ask(Removed, "remove", *discard, *lease.words).removed
     finally:
@@ -160,7 +166,9 @@ def _any_python(probe: Probe, device: str) -> str:
 def _board(device: Device, probe: Probe, is_system: bool, transport: SshTransport, python: str) -> _Board:
     place = place_on(probe, is_system, None if is_system else device.home)
     found = replace(device, agent=place.agent, home=place.home, as_user=SYSTEM_USER if is_system else None)
-    return _Board(found, probe, place, transport, Installer(transport, device.name, place, python))
+    there = probe.system_installation if is_system else probe.user_installation
+    before = replace(found, home=there.home) if there and there.home else found
+    return _Board(found, before, probe, place, transport, Installer(transport, device.name, place, python))
 
 
 def _described(probe: Probe, choice: Choice) -> str:
@@ -176,14 +184,14 @@ def _bring_up(board: _Board, bundle: Bundle, options: Options, choice: Choice) -
     is_changed = hello is None or hello.release != bundle.release
     if is_changed:
         send_installer(board.transport, board.installer, agent_files(options.agent))
-        with leased(board.device, board.place.home, "provision", options.on_wait) as lease:
+        with leased(board.before, "provision", options.on_wait) as lease:
             board.installer.ask(Done, "restart", *lease.words)
     return Provisioned(bundle.release, _checked_hello(board.device, bundle, choice), 0, is_changed)
 
 
 def _install(board: _Board, bundle: Bundle, options: Options, choice: Choice, progress: Progress) -> Provisioned:
     name = board.device.name
-    with leased(board.device, board.place.home, "provision", options.on_wait) as lease:
+    with leased(board.before, "provision", options.on_wait) as lease:
         send_installer(board.transport, board.installer, agent_files(options.agent))
         sent = push_bundle(board.transport, board.installer, bundle, name, lease, progress)
         with Steps(progress) as steps:

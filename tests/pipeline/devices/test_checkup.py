@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 from agents import HELLO, write_agent, write_peer
 
-from device_agent.protocol import BoardState, ConditionSpec, DeviceState, Hello, Reading, from_json, to_json
+from device_agent.protocol import (
+    BoardState,
+    BusyProcess,
+    ConditionSpec,
+    DeviceState,
+    Hello,
+    Reading,
+    from_json,
+    to_json,
+)
 from pipeline.agent_client import AgentClient
 from pipeline.devices.checkup import Finding, check_up
 from pipeline.devices.inventory import Device
@@ -50,6 +59,10 @@ def changed(**changes) -> DeviceState:
     return replace(CALM, state=replace(CALM.state, **changes))
 
 
+def busy_by(process: BusyProcess) -> DeviceState:
+    return replace(CALM, other_cpus=1.25, busiest=process)
+
+
 def test_a_calm_board_has_nothing_to_mend(found):
     seen = found(runtimes=[{"name": "litert", "version": "2.3.0"}, {"name": "null", "version": "1"}])
     assert [finding for finding in seen.values() if finding.is_well is False] == []
@@ -73,14 +86,19 @@ def test_a_calm_board_has_nothing_to_mend(found):
         (
             changed(throttled_now=("under-voltage",)),
             "throttling",
-            "under-voltage: it needs a stronger power supply",
-            "vcgencmd get_throttled",
+            "under-voltage: it needs a stronger power supply, or a shorter cable; it is over when the last digit is 0",
+            "watch vcgencmd get_throttled",
         ),
-        (changed(throttled_now=("throttled",)), "throttling", "throttled: it needs a fan", "vcgencmd get_throttled"),
+        (
+            changed(throttled_now=("throttled",)),
+            "throttling",
+            "throttled: it needs a fan or a heat sink; it is over when",
+            "watch vcgencmd get_throttled",
+        ),
         (
             changed(throttled_since_boot=("frequency capped",)),
             "throttling",
-            "none now; since boot: frequency capped",
+            "none now; since boot: frequency capped: it needs a fan or a heat sink, then a reboot",
             "sudo reboot",
         ),
         (
@@ -98,8 +116,27 @@ def test_a_calm_board_has_nothing_to_mend(found):
         (
             replace(CALM, other_cpus=1.25),
             "other load",
-            "others keep 1.25 cores busy; at most 0.5 is allowed beside a block",
-            "top -b -n 1 | head -n 20",
+            "others keep 1.25 cores busy; at most 0.5 is allowed beside a block: end what keeps it busy",
+            "top",
+        ),
+        (
+            busy_by(BusyProcess(77, "chromium", 1.1)),
+            "other load",
+            "others keep 1.25 cores busy; at most 0.5 is allowed beside a block; most of all chromium",
+            "sudo kill 77",
+        ),
+        (
+            busy_by(BusyProcess(77, "python3", 1.1, "octoprint@a.service")),
+            "other load",
+            "others keep 1.25 cores busy; at most 0.5 is allowed beside a block; most of all python3",
+            "sudo systemctl stop octoprint@a.service",
+        ),
+        (busy_by(BusyProcess(77, "attach", 0.01)), "other load", "others keep 1.25 cores busy", "top"),
+        (
+            busy_by(BusyProcess(77, "x", 1.1, "$(reboot).service")),
+            "other load",
+            "others keep 1.25 cores busy",
+            "sudo kill 77",
         ),
     ],
 )
@@ -107,6 +144,12 @@ def test_what_speaks_against_measuring_is_told_with_the_command_that_mends_it(fo
     seen = found(state)[what]
     assert (seen.is_well, seen.command) == (False, command)
     assert seen.text.startswith(text)
+
+
+def test_swap_that_is_not_in_use_is_a_note_with_the_command_that_turns_it_off(found):
+    seen = found(replace(CALM, swap_bytes=100 << 20))["swap"]
+    assert (seen.is_well, seen.command) == (None, "sudo swapoff -a")
+    assert seen.text.startswith("100 MiB, not in use")
 
 
 @pytest.mark.parametrize(("apart_s", "where"), [(3600, "ahead of"), (-3600, "behind")])

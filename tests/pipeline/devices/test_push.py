@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import random
 import threading
 from dataclasses import replace
@@ -136,3 +137,11 @@ def test_data_that_has_no_room_is_refused_with_needed_and_free_before_a_byte_is_
         assert str(full.value).startswith("pi4 has no room: 2001000 bytes are needed, ")
         assert f" are free in {small_disk}/agent; make room there" in str(full.value)
         assert steps == []
+
+
+def test_the_benchmark_counts_connecting_as_part_of_a_push(monkeypatch):
+    """What it is compared with, the whole of scp, connects as well."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    push = importlib.import_module("push")
+    rounds = [push.Pushed(1.0, 2.0, 0), push.Pushed(0.5, 2.5, 0), push.Pushed(9.0, 9.0, 0)]
+    assert push.median_ratio(rounds, [2.0, 2.0, 2.0]) == 1.5

@@ -13,6 +13,7 @@ from pipeline.devices import ssh as ssh_module
 from pipeline.devices import transport as transport_module
 from pipeline.devices.inventory import Device
 from pipeline.devices.ssh import SshTransport, attach_command
+from pipeline.devices.ssh_command import MOST_OUTPUT_BYTES, Patience
 from pipeline.devices.ssh_config import ssh_target
 from pipeline.errors import DeviceError, DeviceFull, DeviceUnreachable, StorageError
 
@@ -116,6 +117,34 @@ def test_server_that_hangs_up_at_once_is_told(opened):
         visit.start()
         assert "no SSH server answers there: " in failure(opened(device))
         visit.join()
+
+
+# Commands that end by themselves
+
+
+def test_a_command_gets_its_input_and_its_output_and_lines_are_told(link):
+    lines = []
+    given = b"x" * 300_000 + b"\nend"
+    ended = link.run(("sh", "-c", "cat; echo said >&2; exit 3"), given, Patience(10, 20), lines.append)
+    assert (ended.exit_status, ended.stdout, ended.stderr) == (3, given, b"said\n")
+    assert lines == [given.partition(b"\n")[0]]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("sleep 20", "it was silent for 0.5 s"),
+        ("while :; do echo x; sleep 0.05; done", "it did not end within 1 s"),
+        ("exec yes", f"it printed more than {MOST_OUTPUT_BYTES} bytes"),
+        ("while :; do echo x; head -c 65536 /dev/zero >&2; done", f"it printed more than {MOST_OUTPUT_BYTES} bytes"),
+    ],
+)
+def test_a_board_that_does_not_come_to_an_end_is_given_up(link, script, said):
+    started = time.monotonic()
+    with pytest.raises(DeviceUnreachable) as given_up:
+        link.run(("sh", "-c", script), b"", Patience(0.5, 1.0))
+    assert said in str(given_up.value)
+    assert time.monotonic() - started < 10
 
 
 # Talking to the agent

@@ -17,7 +17,7 @@ import pytest
 
 from device_agent.layout import MANIFEST
 from pipeline.cache import Cache, key_of
-from pipeline.devices.provisioning.bundle import KEPT_PARTS, agent_files, build_bundle, hash_of
+from pipeline.devices.provisioning.bundle import KEPT_PARTS, KEPT_S, Bundle, agent_files, build_bundle, hash_of
 from pipeline.devices.provisioning.choice import Choice
 from pipeline.devices.provisioning.installer import installer_zip
 from pipeline.devices.provisioning.probe import BoardPython
@@ -125,15 +125,34 @@ def test_what_was_built_is_not_built_again(tmp_path, small_agent):
     assert [part.path.stat().st_mtime_ns for part in first.parts] == built_ns
 
 
-def test_another_agent_is_another_release_with_the_same_environment_and_the_oldest_go(tmp_path, small_agent):
+def version_of(number: int, agent, cache: Cache) -> Bundle:
+    """Return the bundle of another version of the agent."""
+    (agent / "__init__.py").write_text(f'__version__ = "{number}"\n')
+    return build_bundle(choice_in(cache), agent, cache)
+
+
+def test_another_agent_is_another_release_with_the_same_environment(tmp_path, small_agent):
     cache = Cache(tmp_path / "cache")
-    choice, built = choice_in(cache), []
-    for version in range(KEPT_PARTS + 2):
-        (small_agent / "__init__.py").write_text(f'__version__ = "{version}"\n')
-        built.append(build_bundle(choice, small_agent, cache))
-    assert len({bundle.release for bundle in built}) == len(built)
-    assert len({bundle.environments for bundle in built}) == 1
-    assert [bundle.agent.path.exists() for bundle in built] == [False] * 2 + [True] * KEPT_PARTS
+    one, two = (version_of(number, small_agent, cache) for number in range(2))
+    assert one.release != two.release
+    assert one.environments == two.environments
+
+
+def test_parts_that_nobody_has_used_for_a_day_are_removed_but_for_a_few(tmp_path, small_agent):
+    cache = Cache(tmp_path / "cache")
+    built = [version_of(number, small_agent, cache) for number in range(KEPT_PARTS + 2)]
+    # So many in one day, as when several agents are tried: any of them may be on its way to a board.
+    assert all(bundle.agent.path.exists() for bundle in built)
+    for number, bundle in enumerate(built):
+        used_s = time.time() - KEPT_S - 1000 + number
+        os.utime(bundle.agent.path.parent, (used_s, used_s))
+    # The oldest is asked for again, and not built again.
+    assert version_of(0, small_agent, cache) == built[0]
+    version_of(99, small_agent, cache)
+    kept = KEPT_PARTS - 1
+    assert [bundle.agent.path.exists() for bundle in built] == [True] + [False] * (len(built) - kept) + [True] * (
+        kept - 1
+    )
 
 
 def test_a_wheel_that_was_changed_in_the_cache_is_refused(tmp_path, small_agent):

@@ -5,16 +5,19 @@ from contextlib import nullcontext
 
 import pytest
 
+from device_agent.releases import Part
 from pipeline.devices.inventory import Device
 from pipeline.devices.provisioning import provision
 from pipeline.devices.provisioning.answers import Installed, Prepared
-from pipeline.devices.provisioning.delivery import Held
+from pipeline.devices.provisioning.bundle import Bundle, Sent
+from pipeline.devices.provisioning.delivery import SPARE_BYTES, Held, push_bundle
 from pipeline.devices.provisioning.installer import Installer, place_on
 from pipeline.devices.provisioning.probe import parse_probe
 from pipeline.devices.provisioning.provision import Options, _installation
 from pipeline.devices.ssh import sftp_command
 from pipeline.devices.ssh_command import Ended
-from pipeline.errors import DeviceUnreachable, ProvisioningFailed
+from pipeline.errors import DeviceFull, DeviceUnreachable, ProvisioningFailed
+from pipeline.reporting.progress import NoProgress
 
 PYTHON = "python=3.11.2 cpython 64 2.36 - - /usr/bin/python3.11\n"
 PROBE = "probe=1\nmachine=aarch64\nuser=pi\nhome=/home/pi\nsudo=yes\nsystemd=252\ndone=1\n"
@@ -27,7 +30,7 @@ class FarEnd:
         self.lines, self.status, self.stderr = lines, status, stderr
         self.asked: list[tuple[str, ...]] = []
 
-    def run(self, command, stdin, timeout_s, on_line=None):
+    def run(self, command, stdin, patience, on_line=None):
         self.asked.append(command)
         for line in self.lines:
             on_line(line.encode())
@@ -135,10 +138,10 @@ class Recorder(FarEnd):
         self.device = device
         return self
 
-    def run(self, command, stdin, timeout_s, on_line=None):
+    def run(self, command, stdin, patience, on_line=None):
         if command[0] == "/bin/sh":
             return Ended(0, self.probe.encode(), b"")
-        return super().run(command, stdin, timeout_s, on_line or (lambda line: None))
+        return super().run(command, stdin, patience, on_line or (lambda line: None))
 
     def put_file(self, local, remote, offset, progress):
         self.sent.append(remote)
@@ -184,7 +187,9 @@ def test_a_new_agent_that_does_not_answer_is_told_also_when_the_board_cannot_go_
     far_end.lines = ('{"error": "systemctl restart: it failed"}',)
     probe, device = parse_probe(PROBE, "pi4"), Device("pi4", "ssh", host="pi4")
     place = place_on(probe, False, None)
-    board = provision._Board(device, probe, place, far_end, Installer(far_end, "pi4", place, "/usr/bin/python3.11"))
+    board = provision._Board(
+        device, device, probe, place, far_end, Installer(far_end, "pi4", place, "/usr/bin/python3.11")
+    )
     installed = Installed("0" * 16, "", unit=True, previous="1" * 16)
     told = provision._rolled_back(board, installed, Options(), DeviceUnreachable("no agent on pi4"))
     assert str(told) == (f"no agent on pi4; could not go back to release {'1' * 16}: pi4: systemctl restart: it failed")
@@ -195,3 +200,21 @@ def test_a_home_of_the_devices_file_is_where_the_agents_files_go():
     probe = parse_probe(PROBE, "pi4")
     assert place_on(probe, False, device.home).home == "/mnt/ssd/edgepress"
     assert place_on(probe, True, device.home).home == "/var/lib/edgepress"
+    assert place_on(probe, False, "/mnt//ssd/").home == "/mnt/ssd"
+
+
+@pytest.mark.parametrize(("root_free", "same_disk"), [(0, False), (SPARE_BYTES + 150, True)])
+def test_nothing_is_sent_when_the_disk_that_the_release_goes_to_has_no_room(tmp_path, root_free, same_disk):
+    """With --system that is the disk of /opt, and what is sent goes to the home of whoever logs in."""
+    (tmp_path / "part").write_bytes(b"x" * 100)
+    bundle = Bundle(Sent(Part("", "0" * 16, "0" * 64), tmp_path / "part", 100), ())
+    part = {"sha256": "0" * 64, "is_here": False, "part_bytes": 0, "part_sha256": None}
+    found = {"parts": [part], "incoming_free_bytes": 1 << 30, "root_free_bytes": root_free, "same_disk": same_disk}
+    board = Recorder(PROBE)
+    board.lines = (json.dumps({"result": found}),)
+    held = Held((), lambda: None)
+    with pytest.raises(
+        DeviceFull, match=f"pi4 has no room for the agent: [0-9]+ bytes are needed, {root_free} are free"
+    ):
+        push_bundle(board, installer_of(board, is_system=True), bundle, "pi4", held, NoProgress())
+    assert board.sent == []

@@ -11,6 +11,7 @@ import pytest
 from bare_board import PYTHON
 from runtime_pythons import PYTHONS
 
+from device_agent.installing.services import Changes, note_changes
 from pipeline.devices.provisioning.probe import Installation, parse_probe, version_of
 from pipeline.errors import DeviceError
 
@@ -25,7 +26,7 @@ def ask(tmp_path):
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "python3").symlink_to(PYTHON)
-    for name in ("uname", "id", "df", "sed", "tr", "readlink"):
+    for name in ("uname", "id", "sed", "tr", "readlink"):
         (programs / name).symlink_to(shutil.which(name))
 
     def run(shell=("sh",)):
@@ -42,7 +43,6 @@ def test_the_script_finds_the_board_and_its_python_in_every_shell(ask, shell, tm
     assert done.stderr == b""
     probe = parse_probe(done.stdout.decode(), "here")
     assert (probe.machine, probe.home) == (os.uname().machine, str(tmp_path))
-    assert probe.home_free_kib > 0
     found = next(python for python in probe.pythons if python.path == str(PYTHON))
     assert found.version == tuple(sys.version_info[:3])
     assert (found.kind, found.bits, found.missing) == ("cpython", 64, ())
@@ -81,6 +81,21 @@ def test_an_installation_is_found_by_its_link(ask, tmp_path):
     assert probe.user_installation == Installation("0123456789abcdef", ("litert",))
     assert probe.system_installation is None
     assert not probe.is_cut
+
+
+@pytest.mark.parametrize("homes", [("/home/pi/agent",), ("/home/pi/agent", '/mnt/my disk/\u00fc"]')])
+def test_an_installation_tells_the_home_that_its_agent_has_now(ask, tmp_path, homes):
+    root = tmp_path / ".local/share/edgepress"
+    (root / "releases/0123456789abcdef/runtimes/litert").mkdir(parents=True)
+    (root / "current").symlink_to("releases/0123456789abcdef")
+    note_changes(root, Changes(unit=True, note='"homes": ["/x"]', homes=homes))
+    assert parse_probe(ask().stdout.decode(), "here").user_installation.home == homes[-1]
+
+
+@pytest.mark.parametrize("said", ["", "{", '{"homes": 5}', '{"homes": []}', '{"homes": ["x"]}', "[" * 100_000])
+def test_an_installation_that_tells_no_home_that_makes_sense_has_none(said):
+    text = f"user_release=0123456789abcdef\nuser_service={said}\n" + GOOD
+    assert parse_probe(text, "pi4").user_installation.home == ""
 
 
 def test_an_installation_that_was_cut_short_is_told_by_what_was_sent(ask, tmp_path):

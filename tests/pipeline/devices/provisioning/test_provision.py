@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bare_board import BareBoard
+from processes import processes_with
 from ssh_server import SshServer
 
 from device_agent.installing.running import end_daemon
@@ -21,10 +22,18 @@ from device_agent.protocol import ConditionSpec, DataSpec, JobSpec, MeasureSpec,
 from device_agent.releases import Releases
 from device_agent.selftest import GOLDEN
 from pipeline.agent_client import AgentClient, Blob
+from pipeline.devices.device_file import change_device_file
 from pipeline.devices.inventory import find_device
 from pipeline.devices.provisioning.provision import Options, provision, unprovision
 from pipeline.devices.transport import open_transport
-from pipeline.errors import DeviceLeased, DeviceUnreachable, ProtocolMismatch, ProvisioningFailed, UsageError
+from pipeline.errors import (
+    AgentMissing,
+    DeviceLeased,
+    DeviceUnreachable,
+    ProtocolMismatch,
+    ProvisioningFailed,
+    UsageError,
+)
 from pipeline.reporting.progress import NoProgress, NoStage
 
 pytestmark = pytest.mark.sshd
@@ -244,19 +253,47 @@ def test_the_release_sees_none_of_the_users_packages(shared, put):
         leak.parent.mkdir(parents=True, exist_ok=True)
         leak.write_text("raise SystemExit('this is not what was installed')\n")
     environment = {"HOME": str(shared.home), "PATH": str(shared.programs), "PYTHONPATH": str(shared.home)}
-    command = [str(shared.root / "current/bin/edgepress-agent"), "attach", "--home", str(shared.home / "second")]
+    # It is to be started with all of that.
+    end_daemon(shared.agent_home)
+    command = [str(shared.root / "current/bin/edgepress-agent"), "attach", "--home", str(shared.agent_home)]
     attach = subprocess.Popen(
         command, env=environment, cwd=shared.home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     hello = json.loads(attach.stdout.readline())["params"]
     attach.communicate()
-    end_daemon(shared.home / "second")
+    end_daemon(shared.agent_home)
     for leak in leaks:
         leak.unlink()
     assert [runtime["version"] for runtime in hello["runtimes"] if runtime["name"] in ("litert", "null")] == [
         hello["runtimes"][0]["version"],
         "1",
     ]
+
+
+def test_another_home_in_the_devices_file_moves_the_agent_and_both_homes_are_removed(shared, put):
+    release, moved = put().release, shared.home / "disk" / "agent"
+    with client() as host:
+        assert host.hello.home == str(shared.agent_home)
+        change_device_file(find_device("bare").file, {"home": str(moved)})
+        # Until it is provisioned, no second agent starts in the new home beside the first.
+        with (
+            client() as second,
+            pytest.raises(AgentMissing, match=f"installed to keep its files in {shared.agent_home}"),
+        ):
+            second.status()
+        assert not moved.exists()
+        # Who has leased it is heeded where the agent is, not where it is to be.
+        host.acquire("ana@laptop, run digits")
+        with pytest.raises(DeviceLeased, match="ana@laptop, run digits"):
+            put()
+        host.release()
+    again = put()
+    assert (again.is_changed, again.sent_bytes, again.release, again.hello.home) == (True, 0, release, str(moved))
+    assert len(processes_with(f"serve --home {shared.home}".replace(" ", "\0"))) == 1
+    assert not put().is_changed
+    removed = unprovision(find_device("bare"), Options())
+    assert {str(moved), str(shared.agent_home)} <= set(removed)
+    assert not shared.agent_home.exists() and not moved.parent.exists()
 
 
 def test_a_broken_self_test_keeps_the_old_release_and_says_why(shared, put, agent_copy):

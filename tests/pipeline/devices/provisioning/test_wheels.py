@@ -2,16 +2,19 @@
 
 import base64
 import hashlib
+import importlib.util
 import io
 import re
 import stat
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from pipeline.cache import Cache
 from pipeline.devices.provisioning.unzipping import wheel_files
-from pipeline.devices.provisioning.wheels import Wheel, all_locks, check_wheel, fetch_wheels, find_lock
+from pipeline.devices.provisioning.wheels import Lock, Wheel, all_locks, check_wheel, fetch_wheels, find_lock
 from pipeline.errors import ProvisioningFailed
 
 LOCKS = all_locks()
@@ -39,6 +42,44 @@ def test_a_lock_names_wheels_of_its_own_python_and_machine(lock):
         assert abi in (python, "abi3", "none")
         assert all(platform.endswith(lock.machine) for platform in platforms.split("."))
     assert lock.wheels[0].name in ("ai-edge-litert", "tflite-runtime")
+
+
+def file_of(lock: Lock) -> str:
+    return f"{lock.runtime}-cp3{lock.python[1]}-{lock.machine}.txt"
+
+
+@pytest.fixture
+def locking(monkeypatch, tmp_path):
+    """The program that writes the locks, into a folder of its own in which there are some."""
+    path = Path(__file__).parents[4] / "requirements" / "lock_boards.py"
+    spec = importlib.util.spec_from_file_location("lock_boards", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "LOCKS", tmp_path / "locks")
+    module.LOCKS.mkdir()
+    for lock in LOCKS:
+        (module.LOCKS / file_of(lock)).write_text(lock.text)
+    (module.LOCKS / "old_runtime-cp38-aarch64.txt").write_text("old\n")
+    return module
+
+
+def test_locks_stay_as_they_were_when_one_of_them_cannot_be_resolved(locking, monkeypatch):
+    def resolve(requirement, machine, minor):
+        return sys.exit("no network") if machine == "armv7l" else "a==1"
+
+    before = {path: path.read_text() for path in locking.LOCKS.iterdir()}
+    monkeypatch.setattr(locking, "resolve", resolve)
+    with pytest.raises(SystemExit, match="no network"):
+        locking.main()
+    assert {path: path.read_text() for path in locking.LOCKS.iterdir()} == before
+
+
+def test_locks_are_written_anew_and_those_for_which_there_are_no_wheels_any_more_go(locking, monkeypatch):
+    monkeypatch.setattr(locking, "resolve", lambda requirement, machine, minor: None if minor == 9 else "a==1")
+    locking.main()
+    found = list(locking.LOCKS.iterdir())
+    assert {path.name for path in found} == {name for name in map(file_of, LOCKS) if "cp39" not in name}
+    assert all(path.read_text().endswith("\na==1\n") for path in found)
 
 
 def test_only_for_armv7_there_is_no_wheel_of_numpy():
