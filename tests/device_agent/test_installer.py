@@ -17,6 +17,7 @@ from small_bundles import FAILS, SmallBundle, small_bundle
 import device_agent
 from device_agent.daemon import connect
 from device_agent.errors import AgentError
+from device_agent.home import socket_path
 from device_agent.installing import cli
 from device_agent.layout import SYSTEM_ROOT
 from device_agent.protocol import decode, encode
@@ -371,7 +372,7 @@ def test_an_agent_that_serves_an_earlier_home_is_looked_at_and_ended(board, bund
     board.install(bundles[0])
     command = [sys.executable, "-m", "device_agent", "serve", "--home", str(board.agent_home), *NULL_ONLY]
     daemon = subprocess.Popen(command, cwd=AGENT_FOLDER.parent, stderr=subprocess.DEVNULL)
-    wait_for((board.agent_home / "agent.sock").exists)
+    wait_for(socket_path(board.agent_home).exists)
     before = board.move("disk")
     with connect(before) as connected, connected.makefile("rb") as stream:
         stream.readline()

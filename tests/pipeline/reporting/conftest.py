@@ -198,6 +198,12 @@ def fleet(record: RunRecord) -> FleetRun:
 
 
 @pytest.fixture
+def fleet_without_results() -> FleetRun:
+    """Two boards, neither of which had room."""
+    return fleet_run({}, {name: DeviceFailure("full", f"{name} has no room") for name in ("pi-a", "pi-b")})
+
+
+@pytest.fixture
 def nothing_measured(record: RunRecord) -> RunRecord:
     """A record of a run in which every variant failed."""
     return run_record((record.variants[2],))

@@ -9,7 +9,6 @@ from rich.console import Console
 from pipeline.reporting import fleet_html, fleet_markdown, write_fleet_reports
 from pipeline.reporting.fleet_terminal import fleet_summary
 from pipeline.reporting.plot import fleet_item
-from pipeline.results.fleet_record import DeviceFailure
 
 
 class Page(HTMLParser):
@@ -89,13 +88,9 @@ def test_the_plot_has_a_bubble_for_each_variant_on_each_device_and_a_ring_for_ea
     assert "dynamic_range" not in shown
 
 
-def test_without_any_device_measured_the_reports_say_why(fleet, tmp_path):
-    from conftest import fleet_run
-
-    failed = {name: DeviceFailure("full", f"{name} has no room") for name in ("pi-a", "pi-b")}
-    nothing = fleet_run({}, failed)
-    write_fleet_reports(nothing, tmp_path)
+def test_without_any_device_measured_the_reports_say_why(fleet_without_results, tmp_path):
+    write_fleet_reports(fleet_without_results, tmp_path)
     for page in ("report.md", "report.html"):
         text = (tmp_path / page).read_text()
         assert "none of 2 devices was measured" in text and "pi-b has no room" in text
-    assert "pi-a FAILED: full: pi-a has no room" in printed(nothing)
+    assert "pi-a FAILED: full: pi-a has no room" in printed(fleet_without_results)
