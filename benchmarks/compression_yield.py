@@ -53,13 +53,8 @@ SMALLER, FASTER, MOST_LOST_PP = 10.0, 2.0, 1.0
 class Flatbuffer:
     """One file, what it weighs, and what the agent says of it."""
 
-    path: Path
+    gzip_bytes: int
     measurement: Measurement
-
-    @property
-    def gzip_bytes(self) -> int:
-        """Its size after gzip."""
-        return gzip_size(self.path.read_bytes())
 
 
 def main() -> int:
@@ -74,12 +69,12 @@ def _judged(name: str, samples: int) -> bool:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
         data = _training_data(scratch, samples)
-        paths = {**_ours(name, scratch, data), **_peers(MODELS[name], scratch, data)}
+        paths = {**_ours(name, scratch, data), **_peers(MODELS[name], data)}
         print(f"\n{name}: {len(paths)} flatbuffers built, fine-tuned on {samples:,} images", flush=True)
         with local_agent(scratch / "home") as client:
             result, scores = _measured(client, paths, data, scratch)
-    found = {m.model: Flatbuffer(paths[m.model], m) for m in result.measurements}
-    return _report(found, scores)
+        sizes = {name: gzip_size(path.read_bytes()) for name, path in paths.items()}
+    return _report({m.model: Flatbuffer(sizes[m.model], m) for m in result.measurements}, scores)
 
 
 def _report(found: dict[str, Flatbuffer], scores: Scores) -> bool:
@@ -153,16 +148,20 @@ def _ours(name: str, scratch: Path, data: Path) -> dict[str, Path]:
     return built
 
 
-def _peers(checkpoint: Path, scratch: Path, data: Path) -> dict[str, Path]:
-    """Build the peers' flatbuffers, each in a process of its own."""
+def _peers(checkpoint: Path, data: Path) -> dict[str, Path]:
+    """Build the peers' flatbuffers, each in a process of its own; what the cache has is not built again."""
+    script, cache = FOLDER / "compression_yield_peers.py", user_cache()
+    inputs = "".join(sha256(path.read_bytes()) for path in (script, checkpoint, data))
     built = {}
     for recipe in (recipe for recipes in PAIRS.values() for recipe in recipes):
-        built[recipe] = scratch / f"{recipe}.tflite"
-        script = FOLDER / "compression_yield_peers.py"
-        command = [sys.executable, str(script), recipe, str(checkpoint), str(data), str(built[recipe])]
-        made = subprocess.run(command, capture_output=True, text=True)
-        if made.returncode:
-            raise SystemExit(f"{recipe} cannot be built: {made.stderr[-2000:]}")
+        key, file_name = sha256(f"{inputs} {recipe}".encode()), f"{recipe}.tflite"
+        with cache.entry("benchmarks", key) as (folder, is_there):
+            if not is_there:
+                command = [sys.executable, str(script), recipe, str(checkpoint), str(data), str(folder / file_name)]
+                made = subprocess.run(command, capture_output=True, text=True)
+                if made.returncode:
+                    raise SystemExit(f"{recipe} cannot be built: {made.stderr[-2000:]}")
+        built[recipe] = cache.subfolder("benchmarks") / key / file_name
         print(f"{checkpoint.stem}: {recipe}", flush=True)
     return built
 
