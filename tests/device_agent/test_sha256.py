@@ -24,7 +24,7 @@ def test_a_large_file_is_hashed_here_where_no_other_python_can(tmp_path, monkeyp
     assert sha256.sha256_of_file(tmp_path / "large") == hashlib.sha256(LARGE).hexdigest()
 
 
-def test_a_large_file_is_hashed_without_openssl_in_this_process(tmp_path):
+def test_a_large_file_is_hashed_without_openssl_in_this_process(tmp_path, untraced):
     (tmp_path / "large").write_bytes(LARGE)
     program = (
         "import pathlib, sys; from device_agent.sha256 import sha256_of_file; "
