@@ -1,5 +1,6 @@
 # make run    the whole line on real data, on this machine; ends with a report
 # make test   the checks and tests, but for those that have a target of their own
+# make coverage  the same, and which lines they reach
 # make test-techniques    each compression technique
 # make test-onnx          models that come as .onnx
 # make test-layer-types   every technique on every type of layer
@@ -19,8 +20,8 @@ PYTEST_FLAGS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 export PYTHONUNBUFFERED = 1
 
 .SECONDARY:
-.PHONY: run test test-board test-techniques test-onnx test-layer-types layer-types check setup onnx environments benchmarks lock lock-boards \
-	clean
+.PHONY: run test coverage test-board test-techniques test-onnx test-layer-types layer-types check setup onnx environments
+.PHONY: benchmarks lock lock-boards clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -29,6 +30,11 @@ run: setup
 test: $(HOST)/.test-installed
 	sh tests/install_tools.sh
 	$(MAKE) --no-print-directory check
+	$(HOST)/bin/python -m pytest --ignore=$(TECHNIQUES) --ignore=$(ONNX_TESTS) $(PYTEST_FLAGS)
+
+# The same tests, looked on in every process, which takes longer.
+coverage: $(HOST)/.test-installed
+	sh tests/install_tools.sh
 	rm -f .coverage .coverage.*
 	$(HOST)/bin/python -m pytest --cov --cov-report= --ignore=$(TECHNIQUES) --ignore=$(ONNX_TESTS) $(PYTEST_FLAGS)
 	$(HOST)/bin/python -m coverage report
