@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import wait_for
+from processes import stopped, wait_for
 
 from device_agent import protocol
 from device_agent.children import Children, Stopped
@@ -140,20 +139,18 @@ def test_a_lease_that_falls_free_while_its_next_waiter_leaves_goes_to_the_one_af
     wait_for_queue(agent, 1)
     number = ask_for(next_one, "next")
     wait_for_queue(agent, 2)
-    agent.process.send_signal(signal.SIGSTOP)
-    host.ask("lease.release", token=token)
-    leaving.socket.shutdown(socket.SHUT_WR)
-    agent.process.send_signal(signal.SIGCONT)
+    with stopped(agent.process.pid):
+        host.ask("lease.release", token=token)
+        leaving.socket.shutdown(socket.SHUT_WR)
     assert next_one.answer(number)["token"]
 
 
 def test_a_lease_whose_answer_reaches_nobody_is_given_back(agent, host):
     leaving, before = agent.host(), threads(agent)
     # Stopped, so that the host is gone for certain before its request is read.
-    agent.process.send_signal(signal.SIGSTOP)
-    leaving.ask("lease.acquire", holder="gone", ttl_s=60)
-    leaving.close()
-    agent.process.send_signal(signal.SIGCONT)
+    with stopped(agent.process.pid):
+        leaving.ask("lease.acquire", holder="gone", ttl_s=60)
+        leaving.close()
     wait_for(lambda: threads(agent) == before - 1, 10)
     assert lease_of(host) is None
 
