@@ -70,7 +70,12 @@ def train(
         figures = _train_epoch(model, dataset, chosen, batch, rng)
         validation_top1 = top1(model, dataset, dataset.x_train[held_out], dataset.y_train[held_out])
         on_epoch(epoch, epochs, figures | {"validation_top1": validation_top1})
-    provenance = {
+    provenance = _provenance(classifier, model, dataset, seed, epochs) | {"validation_top1": validation_top1}
+    return write_checkpoint(_without_optimizer(classifier, model), checkpoint, provenance)
+
+
+def _provenance(classifier: Classifier, model: Any, dataset: Dataset, seed: int, epochs: int) -> dict[str, Any]:
+    return {
         "command": f"edgepress train {classifier.task} --seed {seed}"
         + ("" if epochs == classifier.epochs else f" --epochs {epochs}"),
         "data_sha256": _data_sha256(dataset),
@@ -79,9 +84,7 @@ def train(
         "parameters": model.count_params(),
         "seed": seed,
         "test_top1": top1(model, dataset, dataset.x_test, dataset.y_test),
-        "validation_top1": validation_top1,
     }
-    return write_checkpoint(_without_optimizer(classifier, model), checkpoint, provenance)
 
 
 def _compile(model: Any, steps_per_epoch: int, epochs: int) -> None:
