@@ -9,9 +9,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from device_agent.daemon import connect, connect_or_start
-from device_agent.installing.services import check_home
-from device_agent.layout import running_root
+from device_agent.layout import check_home, running_root
+from device_agent.reaching import connect, connect_or_start
 from device_agent.settings import Settings
 
 _CHUNK_BYTES = 1 << 16

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from device_agent import log
 from device_agent.errors import Refusal
-from device_agent.home import sync_folder
+from device_agent.files import sync_folder
 from device_agent.protocol import BLOB_MISMATCH, BLOB_MISSING, DISK_FULL, blob_path, part_path
 from device_agent.sha256 import begin_sha256, sha256_of_bytes, sha256_of_file
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from device_agent import __version__
+from device_agent.checks import ProtocolError, check_identifier
 from device_agent.errors import AgentError
 from device_agent.home import default_home
-from device_agent.protocol import ProtocolError, check_identifier
 from device_agent.runtimes import UnknownRuntime, check_known
 from device_agent.settings import DEFAULT_QUOTA_MIB, Settings
 

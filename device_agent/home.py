@@ -1,4 +1,4 @@
-"""The agent's folder: where it is, what lies in it, and how files are written there.
+"""The agent's folder: where it is and what lies in it.
 
 ::
 
@@ -12,14 +12,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
 
-from device_agent.errors import AgentError, Refusal
-from device_agent.protocol import DISK_FULL
+from device_agent.errors import AgentError
 from device_agent.sha256 import sha256_of_bytes
 
 HOME_NAMES = ("agent.sock", "agent.lock", "start.lock", "agent.log", "blobs", "jobs")
@@ -77,43 +75,3 @@ def remove_socket_folder() -> None:
 
 def _socket_folder() -> Path:
     return Path(f"/tmp/edgepress-{os.getuid()}")  # noqa: S108 - whoever uses it checks that it is ours
-
-
-def free_bytes(home: Path) -> int:
-    """Return how much an unprivileged process may still write there."""
-    found = os.statvfs(home)
-    return found.f_bavail * found.f_frsize
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write ``content`` so that after a power cut there is all of it at ``path`` or what was there before."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames within ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Say whether ``error`` means that there is no room: a full file system or a quota that is used up."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_full(home: Path) -> Refusal:
-    """Return the refusal for a full disk, with how much is free."""
-    return Refusal(DISK_FULL, f"no space left for {home}: {free_bytes(home)} bytes are free; make room there")

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from device_agent import log
-from device_agent.home import sync_folder, write_file
+from device_agent.files import sync_folder, write_file
 from device_agent.lease import Grant
 from device_agent.protocol import (
     FINAL_STATES,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from device_agent.blocks import Block, Outcome, Request, outcome_from_bytes, outcome_to_bytes
 from device_agent.children import Children, Exit
-from device_agent.home import disk_full, write_file
+from device_agent.files import disk_full, write_file
 from device_agent.probe import Probes
 from device_agent.protocol import (
     BoardState,

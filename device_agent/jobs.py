@@ -12,7 +12,7 @@ from device_agent import log
 from device_agent.blobs import BlobStore
 from device_agent.children import Stopped
 from device_agent.errors import Refusal
-from device_agent.home import disk_full, is_disk_full
+from device_agent.files import disk_full, is_disk_full
 from device_agent.job_folder import Job, load_jobs, new_job
 from device_agent.job_run import JobRun
 from device_agent.lease import Leases

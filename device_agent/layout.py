@@ -18,10 +18,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-from device_agent.protocol import ProtocolError, shown
+from device_agent.checks import ProtocolError, shown
+from device_agent.errors import AgentError
 
 USER_ROOT = ".local/share/edgepress"
 SYSTEM_ROOT = "/opt/edgepress"
@@ -29,6 +31,7 @@ SYSTEM_HOME = "/var/lib/edgepress"
 SYSTEM_USER = "edgepress"
 AGENT = "bin/edgepress-agent"
 MANIFEST = "release.json"
+SERVICE = "service.json"
 
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -54,6 +57,21 @@ def running_root() -> Path | None:
     """Return the root of the installation that this very agent runs from; None as above."""
     folder = _running_folder()
     return folder.parents[1] if folder else None
+
+
+def check_home(root: Path, home: Path) -> None:
+    """Raise AgentError when the agents of the installation in ``root`` serve another folder than ``home``.
+
+    Two that serve one board do not know of each other's leases.
+    """
+    path = root / SERVICE
+    try:
+        homes = json.loads(path.read_bytes()).get("homes") if path.is_file() else None
+        installed = homes[-1] if homes else str(home)
+    except (ValueError, AttributeError, LookupError, TypeError) as error:
+        raise AgentError(f"{path} does not say which folder the agent there serves: {error!r}") from error
+    if installed != str(home):
+        raise AgentError(f"this agent was installed to keep its files in {installed}, not in {home}")
 
 
 def _running_folder() -> Path | None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from device_agent.blobs import BlobStore
 from device_agent.errors import Refusal
-from device_agent.home import disk_full, free_bytes, is_disk_full
+from device_agent.files import disk_full, free_bytes, is_disk_full
 from device_agent.jobs import JobQueue
 from device_agent.lease import Leases
 from device_agent.protocol import (

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.home import sync_folder
+from device_agent.files import sync_folder
 from device_agent.protocol import OutputParity
 
 # What the outputs of the baseline may take on the board's disk, for each output.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_agent.errors import AgentError
-from device_agent.home import sync_folder
+from device_agent.files import sync_folder
 from device_agent.installing.folders import folders_in, name, remove, rename_and_remove, sync_all_below
 from device_agent.installing.unpacking import unpack
 from device_agent.layout import MANIFEST, check_id

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from device_agent import __version__, log
 from device_agent.blobs import BlobStore
 from device_agent.errors import ConnectionLost, Refusal
-from device_agent.home import free_bytes
+from device_agent.files import free_bytes
 from device_agent.jobs import JobQueue
 from device_agent.layout import running_release
 from device_agent.lease import Leases

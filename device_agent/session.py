@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from device_agent import metrics, runtimes
 from device_agent.blocks import Request
-from device_agent.home import is_disk_full
+from device_agent.files import is_disk_full
 from device_agent.memory import peak_rss_bytes
 from device_agent.protocol import blob_path
 from device_agent.samples import Samples, dequantize, open_samples

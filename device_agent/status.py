@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from device_agent.daemon import connect
 from device_agent.errors import AgentError
 from device_agent.protocol import MAX_MESSAGE_BYTES, Hello, Lease, RuntimeInfo, decode, encode, from_json
+from device_agent.reaching import connect
 
 
 def show(home: Path) -> int:

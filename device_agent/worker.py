@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from device_agent.blocks import Outcome, Request, outcome_to_bytes
-from device_agent.home import disk_full, is_disk_full, write_file
+from device_agent.files import disk_full, is_disk_full, write_file
 from device_agent.protocol import Failure, LimitSpec, from_json
 
 # What the daemon reads when not even the failure could be written (EX_IOERR of sysexits.h).

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from device_agent.checks import ProtocolError
 from device_agent.errors import AgentError
-from device_agent.home import HOME_NAMES, free_bytes, prepare_home, remove_socket_folder
+from device_agent.files import free_bytes
+from device_agent.home import HOME_NAMES, prepare_home, remove_socket_folder
 from device_agent.installing.folders import remove as remove_path
 from device_agent.installing.running import use_of
 from device_agent.installing.services import (
@@ -34,7 +36,6 @@ from device_agent.installing.services import (
     with_home,
 )
 from device_agent.layout import SYSTEM_HOME, SYSTEM_ROOT, USER_ROOT
-from device_agent.protocol import ProtocolError
 from device_agent.releases import Part, Releases, read_manifest
 from device_agent.sha256 import sha256_of_file
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from device_agent.home import sync_folder
+from device_agent.files import sync_folder
 
 
 def name(folder: Path, final: Path) -> None:

@@ -9,9 +9,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from device_agent.daemon import connect
 from device_agent.errors import AgentError
 from device_agent.protocol import FINAL_STATES, MAX_MESSAGE_BYTES, ProtocolError, decode, encode
+from device_agent.reaching import connect
 
 _PATIENCE_S = 20.0
 _ANSWER_S = 60.0

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from device_agent.errors import AgentError
-from device_agent.home import write_file
+from device_agent.files import write_file
+from device_agent.layout import SERVICE
 from device_agent.protocol import from_json, to_json
 
 UNIT = "edgepress-agent.service"
-_CHANGES = "service.json"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def read_changes(root: Path) -> Changes:
     Raises:
         AgentError: if what was written down makes no sense.
     """
-    path = root / _CHANGES
+    path = root / SERVICE
     try:
         return from_json(Changes, json.loads(path.read_bytes())) if path.is_file() else Changes()
     except ValueError as error:
@@ -67,33 +67,23 @@ def read_changes(root: Path) -> Changes:
 
 def is_installed(root: Path) -> bool:
     """Say whether anything was installed in ``root``, be it only in part, or has not been removed in full."""
-    return (root / _CHANGES).is_file() or (root / "releases").is_dir()
+    return (root / SERVICE).is_file() or (root / "releases").is_dir()
 
 
 def forget_changes(root: Path) -> None:
     """Forget what was changed on the board, once all of it is undone."""
-    (root / _CHANGES).unlink(missing_ok=True)
+    (root / SERVICE).unlink(missing_ok=True)
 
 
 def note_changes(root: Path, changes: Changes) -> Changes:
     """Write down what is about to be changed, and return it."""
-    write_file(root / _CHANGES, json.dumps(to_json(changes)).encode())
+    write_file(root / SERVICE, json.dumps(to_json(changes)).encode())
     return changes
 
 
 def with_home(changes: Changes, home: Path) -> Changes:
     """Return ``changes`` with ``home`` as the present one."""
     return replace(changes, homes=(*(other for other in changes.homes if other != str(home)), str(home)))
-
-
-def check_home(root: Path, home: Path) -> None:
-    """Raise AgentError when the agents of the installation in ``root`` serve another folder than ``home``.
-
-    Two that serve one board do not know of each other's leases.
-    """
-    homes = read_changes(root).homes
-    if homes and homes[-1] != str(home):
-        raise AgentError(f"this agent was installed to keep its files in {homes[-1]}, not in {home}")
 
 
 def all_homes(changes: Changes, home: Path) -> list[Path]:

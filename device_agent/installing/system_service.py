@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_agent.errors import AgentError
-from device_agent.home import write_file
+from device_agent.files import write_file
 from device_agent.installing.programs import problem_of, run, succeeds
 from device_agent.installing.services import UNIT, Changes, note_changes, remove_file, unit_text
 from device_agent.layout import SYSTEM_HOME, SYSTEM_ROOT, SYSTEM_USER

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_agent.errors import AgentError
-from device_agent.home import write_file
+from device_agent.files import write_file
 from device_agent.installing.programs import is_there, problem_of, succeeds
 from device_agent.installing.running import end_daemon
 from device_agent.installing.services import (

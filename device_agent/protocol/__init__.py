@@ -27,7 +27,7 @@ time to live then begins anew. A lease that is released while its job is not fin
 
 from __future__ import annotations
 
-from device_agent.protocol.checks import (
+from device_agent.checks import (
     ProtocolError,
     check_file_name,
     check_identifier,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from device_agent.protocol.checks import check_range
+from device_agent.checks import check_range
 
 
 @dataclass(frozen=True)

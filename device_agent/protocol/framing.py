@@ -6,7 +6,7 @@ import dataclasses
 import json
 import typing
 
-from device_agent.protocol.checks import ProtocolError, shown
+from device_agent.checks import ProtocolError, shown
 
 MAX_MESSAGE_BYTES = 1 << 20
 

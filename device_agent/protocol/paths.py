@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_agent.protocol.checks import check_file_name, check_job_id, check_sha256
+from device_agent.checks import check_file_name, check_job_id, check_sha256
 
 
 def part_path(home: str, sha256: str) -> str:

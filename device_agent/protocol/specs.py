@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from device_agent.protocol.checks import (
+from device_agent.checks import (
     ProtocolError,
     check_file_name,
     check_identifier,

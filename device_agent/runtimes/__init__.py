@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from device_agent.protocol import check_identifier
+from device_agent.checks import check_identifier
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

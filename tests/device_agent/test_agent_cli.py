@@ -75,6 +75,13 @@ def test_attach_passes_on_what_the_daemon_says_last(tmp_path):
     assert "the agent did not start: edgepress-agent: another agent (process unknown) serves" in answer.stderr
 
 
+def test_what_a_host_waits_for_at_each_connection_loads_neither_the_protocol_nor_the_daemon():
+    script = "import sys, device_agent.cli, device_agent.attach; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert "device_agent.reaching" in loaded
+    assert {"device_agent.protocol", "device_agent.daemon", "device_agent.server", "numpy"}.isdisjoint(loaded)
+
+
 def test_status_describes_the_agent(agent):
     answer = run("status", "--home", agent.home)
     assert answer.returncode == 0

@@ -15,12 +15,12 @@ from processes import wait_for
 from small_bundles import FAILS, SmallBundle, small_bundle
 
 import device_agent
-from device_agent.daemon import connect
 from device_agent.errors import AgentError
 from device_agent.home import socket_path
 from device_agent.installing import cli
 from device_agent.layout import SYSTEM_ROOT
 from device_agent.protocol import decode, encode
+from device_agent.reaching import connect
 from device_agent.releases import Releases
 
 AGENT_FOLDER = Path(device_agent.__file__).parent
