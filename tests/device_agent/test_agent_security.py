@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,11 @@ def process_tree(pid: int) -> list[int]:
 
 def sockets(pids: list[int]) -> set[str]:
     """Return the inodes of the sockets that these processes hold."""
-    links = [link.readlink().name for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for link in [link for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]:
+        # What was closed since it was listed is no socket of theirs.
+        with suppress(FileNotFoundError):
+            links.append(link.readlink().name)
     return {name.removeprefix("socket:[").rstrip("]") for name in links if name.startswith("socket:")}
 
 
