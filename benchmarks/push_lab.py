@@ -148,7 +148,9 @@ def lab_here() -> Iterator[Lab]:
         (folder / "home" / ".ssh").mkdir(parents=True, mode=0o700)
         os.environ["HOME"] = str(folder / "home")
         os.environ.pop("SSH_AUTH_SOCK", None)
-        with SshServer(folder / "sshd", [make_key(folder / "host")], make_key(folder / "user")) as server:
+        keys = [make_key(folder / "host")], make_key(folder / "user")
+        # A bare HOME there too: what a user's shell does when it starts is not what is to be measured.
+        with SshServer(folder / "sshd", *keys, HOME=str(folder / "home")) as server:
             lab = Lab(folder, server)
             with lab.plain_line() as line, lab.client(line) as client:
                 assert client.hello
