@@ -4,6 +4,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from device_agent.protocol import PROTOCOL_VERSION, Hello, decode, from_json
 from pipeline.devices import ssh as ssh_module
 from pipeline.devices import transport as transport_module
+from pipeline.devices.handshakes import Handshakes
 from pipeline.devices.inventory import Device
 from pipeline.devices.ssh import SshTransport, attach_command
 from pipeline.devices.ssh_command import MOST_OUTPUT_BYTES, Patience
 from pipeline.devices.ssh_config import ssh_target
+from pipeline.devices.ssh_connection import connect
 from pipeline.errors import DeviceError, DeviceFull, DeviceUnreachable, StorageError
 
 pytestmark = pytest.mark.sshd
@@ -88,6 +91,13 @@ def nothing(_):
 def test_nothing_is_connected_before_the_first_call(sshd, board, opened):
     opened(board)
     assert sshd.cut_connections() == 0
+
+
+def test_small_packets_wait_for_no_acknowledgement(board):
+    target = ssh_target(board)
+    with ExitStack() as stack:
+        connected = connect(target, stack, Handshakes()).sock
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_closed_port_is_told_with_what_to_check(opened, closed_port):
