@@ -21,6 +21,8 @@ USER_ROOT = "/home/pi/.local/share/edgepress"
 SYSTEM_ROOT = "/opt/edgepress"
 # Between what the host is told of the switch and the agent's answer.
 SWITCH_S = 6.0
+# So long a command whose board is gone is left alone; one that waits for longer, as for a job, is ended by Ctrl-C.
+GIVES_UP_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,8 @@ class Cutter:
         instant_s = self._chance.uniform(0, within_s)
         self.under_way.append(running.goes_on_for(instant_s))
         self.pi.board.cut_power()
-        if not waits:
-            running.finish()
+        if not waits and running.goes_on_for(GIVES_UP_S):
+            running.interrupt()
         boot_s = self.pi.up()
         code, printed = running.finish()
         assert "Traceback" not in printed, printed
