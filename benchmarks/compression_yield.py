@@ -1,8 +1,9 @@
 """What edgepress's compression yields against what others document, on three models of Fashion-MNIST.
 
-Both sides start from the same checkpoint and may train on the same images. Every flatbuffer, edgepress's and the
-peers', is then timed and scored in one job of a local agent on one runtime: interleaved processes, all test images.
-A pair is judged as a report judges two variants: faster or slower by paired blocks, better or worse by McNemar.
+Both sides of a pair start from the same checkpoint and may train on the same images; what is to reach the two goals,
+and has no peer, trains on all. Every flatbuffer, edgepress's and the peers', is then timed and scored in one job of a
+local agent on one runtime: interleaved processes, all test images. A pair is judged as a report judges two variants:
+faster or slower by paired blocks, better or worse by McNemar.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ FOLDER = Path(__file__).parent
 MODELS = {module.__name__.rpartition(".")[2]: module.CHECKPOINT for module in (
     fashion_mnist, fashion_mnist_resnet8, fashion_mnist_mobilenet
 )}  # fmt: skip
+# The share of the MACs that is to stay of each model, so that it is twice as fast: a time that is not spent on MACs,
+# such as that of starting an operator, does not shrink with them.
+MACS = {"fashion_mnist": 0.45, "fashion_mnist_resnet8": 0.5, "fashion_mnist_mobilenet": 0.22}
+PAIRED, GOALS = "compression_yield.yaml", "compression_yield_goals.yaml"
 # Whose flatbuffer is compared with whose: the same technique on both sides.
 PAIRS = {
     "int8": ("tf_int8", "aeq_static_int8"),
@@ -46,8 +51,9 @@ PAIRS = {
     "pruned_int8": ("tf_pruned_int8",),
     "pcqat": ("tf_pcqat",),
 }
-BASELINE, PLAIN, SMALL, CHANNELS = "float32", "int8", "small", "channel_pruned_int8"
+BASELINE, PLAIN, CHANNELS = "float32", "int8", "channel_pruned_int8"
 MOST_GZIP = 1.02
+TRAINING_IMAGES = 60_000
 SMALLER, FASTER, MOST_LOST_PP = 10.0, 2.0, 1.0
 
 
@@ -70,25 +76,26 @@ def main() -> int:
 def _judged(name: str, samples: int) -> bool:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
-        data = _training_data(scratch, samples)
-        paths = {**_ours(name, scratch, data), **_peers(MODELS[name], data)}
-        print(f"\n{name}: {len(paths)} flatbuffers built, fine-tuned on {samples:,} images", flush=True)
+        data, all_data = (_training_data(scratch / f"{count}.npz", count) for count in (samples, TRAINING_IMAGES))
+        ours = {**_ours(name, PAIRED, scratch, data), **_ours(name, GOALS, scratch, all_data)}
+        paths = {**ours, **_peers(MODELS[name], data)}
+        print(f"\n{name}: {len(paths)} flatbuffers built; both sides were fine-tuned on {samples:,} images", flush=True)
         with local_agent(scratch / "home") as client:
             result, scores = _measured(client, paths, data, scratch)
         sizes = {name: gzip_size(path.read_bytes()) for name, path in paths.items()}
-    return _report({m.model: Flatbuffer(sizes[m.model], m) for m in result.measurements}, scores)
+    found = {m.model: Flatbuffer(sizes[m.model], m) for m in result.measurements}
+    return _report(found, scores) & _small_enough({name: found[name] for name in ours}) & _fast_enough(found, scores)
 
 
 def _report(found: dict[str, Flatbuffer], scores: Scores) -> bool:
     baseline, within = found[BASELINE], True
     for name, one in sorted(found.items()):
-        lost_pp = 100 * (baseline.measurement.score.value - one.measurement.score.value)
-        ratio = one.gzip_bytes / baseline.gzip_bytes
-        print(f"{name:22} top-1 {one.measurement.score.value:.2%} ({-lost_pp:+.2f} pp), gzip {ratio:.3f} of float32")
+        score, ratio = one.measurement.score.value, one.gzip_bytes / baseline.gzip_bytes
+        print(f"{name:22} top-1 {score:.2%} ({-_lost_pp(one, baseline):+.2f} pp), gzip {ratio:.3f} of float32")
     for ours, peers in PAIRS.items():
         for peer in peers:
             within &= _no_worse(found[ours], found[peer], scores)
-    return within & _small_enough(found) & _fast_enough(found, scores)
+    return within
 
 
 def _no_worse(ours: Flatbuffer, peer: Flatbuffer, scores: Scores) -> bool:
@@ -104,17 +111,19 @@ def _no_worse(ours: Flatbuffer, peer: Flatbuffer, scores: Scores) -> bool:
     return within
 
 
-def _small_enough(found: dict[str, Flatbuffer]) -> bool:
-    ratio = found[BASELINE].gzip_bytes / found[SMALL].gzip_bytes
-    lost_pp = 100 * (found[BASELINE].measurement.score.value - found[SMALL].measurement.score.value)
-    within = ratio >= SMALLER and lost_pp <= MOST_LOST_PP
-    print(f"{SMALL}: {ratio:.1f} times smaller, {lost_pp:.2f} pp lost (at least {SMALLER:g}, at most {MOST_LOST_PP:g})")
-    return within
+def _small_enough(ours: dict[str, Flatbuffer]) -> bool:
+    """Look for the smallest that lost no more than it may."""
+    baseline = ours[BASELINE]
+    kept = {name: one for name, one in ours.items() if _lost_pp(one, baseline) <= MOST_LOST_PP}
+    name, smallest = min(kept.items(), key=lambda entry: entry[1].gzip_bytes)
+    ratio, lost_pp = baseline.gzip_bytes / smallest.gzip_bytes, _lost_pp(smallest, baseline)
+    print(f"{name}: {ratio:.1f} times smaller, {lost_pp:.2f} pp lost (at least {SMALLER:g}, at most {MOST_LOST_PP:g})")
+    return ratio >= SMALLER
 
 
 def _fast_enough(found: dict[str, Flatbuffer], scores: Scores) -> bool:
     ratio = compare(found[PLAIN].measurement, found[CHANNELS].measurement, scores).time_ratio.value
-    lost_pp = 100 * (found[BASELINE].measurement.score.value - found[CHANNELS].measurement.score.value)
+    lost_pp = _lost_pp(found[CHANNELS], found[BASELINE])
     within = ratio >= FASTER and lost_pp <= MOST_LOST_PP
     print(
         f"{CHANNELS}: {ratio:.2f} times faster, {lost_pp:.2f} pp lost (at least {FASTER:g}, at most {MOST_LOST_PP:g})"
@@ -122,9 +131,12 @@ def _fast_enough(found: dict[str, Flatbuffer], scores: Scores) -> bool:
     return within
 
 
-def _training_data(scratch: Path, samples: int) -> Path:
+def _lost_pp(one: Flatbuffer, baseline: Flatbuffer) -> float:
+    return 100 * (baseline.measurement.score.value - one.measurement.score.value)
+
+
+def _training_data(path: Path, samples: int) -> Path:
     dataset = fashion_mnist.load_data(None, user_cache().folder, lambda what, done, total: None)
-    path = scratch / "data.npz"
     np.savez(
         path,
         x_train=dataset.x_train[:samples],
@@ -135,11 +147,13 @@ def _training_data(scratch: Path, samples: int) -> Path:
     return path
 
 
-def _ours(name: str, scratch: Path, data: Path) -> dict[str, Path]:
-    """Build the variants of ``compression_yield.yaml``; what the cache has is not built again."""
-    text = (FOLDER / "compression_yield.yaml").read_text()
-    (scratch / "ours.yaml").write_text(text.replace("MODEL", str(MODELS[name])).replace("DATA", str(data)))
-    experiment = load_experiment(scratch / "ours.yaml")
+def _ours(name: str, file_name: str, scratch: Path, data: Path) -> dict[str, Path]:
+    """Build the variants of an experiment; what the cache has is not built again."""
+    text, path = (FOLDER / file_name).read_text(), scratch / file_name
+    for word, value in (("MODEL", MODELS[name]), ("DATA", data), ("MACS", MACS[name])):
+        text = text.replace(word, str(value))
+    path.write_text(text)
+    experiment = load_experiment(path)
     built = {}
     with RunningSteps() as steps:
         builder, source = prepare(experiment, user_cache(), steps, NoProgress())
@@ -191,7 +205,7 @@ def _measured(client: AgentClient, paths: dict[str, Path], data: Path, scratch: 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--samples", type=int, default=20_000, help="training images, for both sides")
+    parser.add_argument("--samples", type=int, default=20_000, help="training images, for both sides of a pair")
     return parser.parse_args()
 
 
