@@ -65,6 +65,7 @@ def check_home(root: Path, home: Path) -> None:
     Two that serve one board do not know of each other's leases.
     """
     path = root / SERVICE
+    # Not by the protocol's reader, as in installing/services.py: a host that connects would wait for it to be loaded.
     try:
         homes = json.loads(path.read_bytes()).get("homes") if path.is_file() else None
         installed = homes[-1] if homes else str(home)

@@ -112,7 +112,7 @@ def remove_empty(folder: Path, stop: Path) -> None:
         try:
             folder.rmdir()
         except FileNotFoundError:
-            pass
+            pass  # gone already; what is above it may be empty
         except OSError:
             return
         folder = folder.parent
