@@ -57,10 +57,10 @@ class Running:
             return True
         return False
 
-    def interrupt(self) -> None:
-        """End the command as Ctrl-C does."""
+    def interrupt(self) -> int:
+        """End the command as Ctrl-C does, unless it has just ended; return its exit code."""
         self._process.send_signal(signal.SIGINT)
-        assert self.finish()[0] == 130, "".join(self.lines)
+        return self.finish()[0]
 
     def finish(self) -> tuple[int, str]:
         """Wait for its end, and return its exit code and all that it printed."""

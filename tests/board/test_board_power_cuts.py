@@ -166,7 +166,7 @@ def test_a_push_is_cut_and_goes_on_and_no_blob_is_wrong(base, cutter, tmp_path, 
     again.await_line("measure: started")
     assert pi.blobs()["wrong"] == []
     # To score so many images takes long here, and a job that stays would keep the board from the next test.
-    again.interrupt()
+    assert again.interrupt() == 130
     for job in pi.jobs():
         pi.edgepress("cancel", job, "--device", NAME)
 
