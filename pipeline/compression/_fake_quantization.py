@@ -21,6 +21,9 @@ from pipeline.model_formats.model_files import first_line, quantize_scope
 from pipeline.training.fine_tuning import set_meanwhile
 from pipeline.training.training_data import TrainingData
 
+CLUSTERED = ("CQAT", "PCQAT")
+"""The kinds of treatment that keep clusters."""
+
 _DECAY = 0.999
 """Of TF-MOT's moving averages of ranges."""
 _BATCHES, _ROUNDS = 10, 3
@@ -67,7 +70,7 @@ def wrapped(model: Any, treated: Iterable[Any]) -> Any:
             model,
             clone_function=lambda layer: keras.quantize_annotate_layer(layer) if id(layer) in chosen else layer,
         )
-        with keras.quantize_scope(_own_classes(model)):
+        with keras.quantize_scope(_own_classes(model)), _clusters_of_whole_kernels():
             return keras.quantize_apply(annotated, _scheme({x.name for x in model.layers if times[id(x)] > 1}))
     except Exception as error:  # TF-MOT raises whatever its stages stumble on
         raise StepError(f"TF-MOT cannot train this model under quantization: {first_line(error)}") from error
@@ -98,6 +101,21 @@ def measure_ranges(model: Any, data: TrainingData, batch_size: int) -> None:
                 model(batch, training=True)
             for variable, start in zip(ranges, before, strict=True):
                 variable.assign((variable - kept * start) / (1 - kept))
+
+
+def share_ranges(model: Any) -> None:
+    """Give all channels of each clustered kernel the widest one's range.
+
+    By its own range, as TF-MOT leaves it, each channel makes other integers of the same clusters, so that a kernel of
+    eight values has dozens after conversion, and compresses less.
+    """
+    for layer in model.layers:
+        for _, quantizer, limits in getattr(layer, "_weight_vars", []):
+            if kind_of(quantizer) in CLUSTERED:
+                low, high = limits["min_var"], limits["max_var"]
+                widest = max(float(high.numpy().max()), -float(low.numpy().min()))
+                low.assign(np.full(low.shape, -widest, np.float32))
+                high.assign(np.full(high.shape, widest, np.float32))
 
 
 def storable(model: Any, data: TrainingData) -> Any:
@@ -211,6 +229,26 @@ def _ranges(model: Any) -> Iterator[Any]:
         for variable in layer.weights:
             if _tfmot.name_of(variable).endswith(("_min", "_max")) and id(variable) not in exact:
                 yield variable
+
+
+@contextmanager
+def _clusters_of_whole_kernels() -> Iterator[None]:
+    """Let TF-MOT take the clusters of all of a kernel's channels together.
+
+    It takes a kernel of which every channel has all the values for one that was clustered channel by channel, and
+    trains eight clusters of 64 channels apart from each other, to 512 values.
+    """
+    import tensorflow as tf
+    from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve import (
+        cluster_preserve_quantize_registry as registry,
+    )
+
+    def centroids(layer: Any, weight: Any, data_format: Any) -> tuple[Any, Any, Any, bool]:
+        found, index = registry.get_unique(weight)
+        return found, tf.size(found), index, False
+
+    with set_meanwhile([registry], "get_centroids", centroids):
+        yield
 
 
 @contextmanager

@@ -79,10 +79,11 @@ def rewrite(model: Any, settings: Settings, data: TrainingData, report: Report) 
     _tell_of_choice(tensors, report)
     _tell_of_float(flat, report)
     _fake_quantization.measure_ranges(wrapped, data, settings.batch_size)
-    preserved = {id(tensor.variable) for tensor in tensors if tensor.kind in ("PQAT", "CQAT", "PCQAT")}
+    preserved = {id(tensor.variable) for tensor in tensors if tensor.kind in ("PQAT", *_fake_quantization.CLUSTERED)}
     others = [layer for layer in wrapped.layers if not preserved & {id(kernel) for kernel in _tfmot.kernels(layer)}]
     with _tfmot.spared(others) as callback:
         fine_tune(wrapped, data, settings, report, [callback])
+    _fake_quantization.share_ranges(wrapped)
     for tensor in tensors:
         _tell_of_loss(tensor, report)
     return _fake_quantization.storable(tfmot.experimental.combine.strip_clustering_cqat(wrapped), data)
@@ -141,5 +142,5 @@ def _tell_of_loss(tensor: _Tensor, report: Report) -> None:
     share, distinct = _tfmot.zero_share(values), len(np.unique(values))
     if _tfmot.PRUNED <= tensor.zeros < 1 and share < tensor.zeros - 0.001:
         report.note(f"{tensor.name} had a share of {tensor.zeros:.3f} zeros, and has {share:.3f}")
-    if tensor.kind in ("CQAT", "PCQAT") and distinct > tensor.distinct:
+    if tensor.kind in _fake_quantization.CLUSTERED and distinct > tensor.distinct:
         report.note(f"{tensor.name} had {tensor.distinct} distinct values, and has {distinct}")
