@@ -7,7 +7,7 @@ faster or slower by paired blocks, better or worse by McNemar.
 
 edgepress puts the recipe behind a file, which the peers do not: a pair's sizes are compared without it, and what it
 takes is printed. What is fine-tuned weighs something else each time: where a file of edgepress's is larger than it may
-be, both sides are trained anew with other seeds, and the sizes of those say whether that was chance.
+be, both sides are trained anew (the peers have no seed), and those sizes say whether that was chance.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def _report(found: dict[str, Flatbuffer], scores: Scores, trained_anew: Retraini
     for ours, peers in PAIRS.items():
         for peer in peers:
             within &= _no_worse(found[ours], found[peer], scores, trained_anew)
-    recipes = sorted(one.gzip_bytes - one.bare_gzip_bytes for one in found.values())
-    print(f"a recipe takes up to {recipes[-1]:,} bytes after gzip, which the pairs' sizes leave out, the others not")
+    most = max(one.gzip_bytes - one.bare_gzip_bytes for one in found.values())
+    print(f"a recipe takes up to {most:,} bytes after gzip, which the pairs' sizes leave out, the others not")
     return within
 
 
