@@ -1,8 +1,8 @@
 # make run    the whole line on real data, on this machine; ends with a report
 # make test   the checks and tests, but for those that have a target of their own
 # make coverage  the same, and which lines they reach
-# make test-techniques    each compression technique
-# make test-onnx          models that come as .onnx
+# make test-training      what trains: each compression technique, the reference models
+# make test-formats       models that come in other formats, .onnx among them
 # make test-layer-types   every technique on every type of layer
 # make test-board    what takes a real arm64 system, on one that QEMU emulates; from nothing it builds that first
 # make setup  the environments only: the host's, and one for each runtime of the agent
@@ -13,14 +13,16 @@ ENVIRONMENTS := .venv
 HOST := $(ENVIRONMENTS)/host
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 TECHNIQUES := tests/pipeline/compression
-ONNX_TESTS := tests/pipeline/model_formats/test_onnx.py
+TRAINING := $(TECHNIQUES) tests/models
+FORMATS := tests/pipeline/model_formats
+ELSEWHERE := $(TRAINING:%=--ignore=%) --ignore=$(FORMATS)
 # Three on two cores: many tests wait for a process, a time-out or a restart.
 PYTEST_FLAGS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 export PYTHONUNBUFFERED = 1
 
 .SECONDARY:
-.PHONY: run test coverage test-board test-techniques test-onnx test-layer-types layer-types check setup onnx environments
+.PHONY: run test coverage test-board test-training test-formats test-layer-types layer-types check setup onnx environments
 .PHONY: benchmarks lock lock-boards clean
 .DELETE_ON_ERROR:
 
@@ -30,21 +32,21 @@ run: setup
 test: $(HOST)/.test-installed
 	sh tests/install_tools.sh
 	$(MAKE) --no-print-directory check
-	$(HOST)/bin/python -m pytest --ignore=$(TECHNIQUES) --ignore=$(ONNX_TESTS) $(PYTEST_FLAGS)
+	$(HOST)/bin/python -m pytest $(ELSEWHERE) $(PYTEST_FLAGS)
 
 # The same tests, looked on in every process, which takes longer.
 coverage: $(HOST)/.test-installed
 	sh tests/install_tools.sh
 	rm -f .coverage .coverage.*
-	$(HOST)/bin/python -m pytest --cov --cov-report= --ignore=$(TECHNIQUES) --ignore=$(ONNX_TESTS) $(PYTEST_FLAGS)
+	$(HOST)/bin/python -m pytest --cov --cov-report= $(ELSEWHERE) $(PYTEST_FLAGS)
 	$(HOST)/bin/python -m coverage report
 
-# Each technique by itself: they train, and take as long as all the rest.
-test-techniques: $(HOST)/.test-installed
-	$(HOST)/bin/python -m pytest $(TECHNIQUES) $(PYTEST_FLAGS)
+# They take as long as all the rest.
+test-training: $(HOST)/.test-installed
+	$(HOST)/bin/python -m pytest $(TRAINING) $(PYTEST_FLAGS)
 
-test-onnx: $(HOST)/.test-installed $(HOST)/.onnx-installed
-	$(HOST)/bin/python -m pytest $(ONNX_TESTS) $(PYTEST_FLAGS)
+test-formats: $(HOST)/.test-installed $(HOST)/.onnx-installed
+	$(HOST)/bin/python -m pytest $(FORMATS) $(PYTEST_FLAGS)
 
 # One process: there is one board, and its tests follow each other. -s: every cut and what was found after it is a line.
 test-board: $(HOST)/.test-installed
