@@ -15,6 +15,7 @@ CASES = {
     "plain": ["tiny", [QAT], ["reloaded", "flatbuffers", "barely_calibrated", "refused", "again"]],
     "pruned": ["plain", [PRUNING, QAT], []],
     "clustered": ["plain", [CLUSTERING, QAT], []],
+    "clustered, wide": ["wide", [["weight_clustering", {"clusters": 4}], QAT], ["flatbuffers"]],
     "one of both": ["tiny", [["magnitude_pruning", {"include": ["dense*"]}], QAT], []],
     "in part": ["in_part", [QAT], ["flatbuffers"]],
     "mixed": ["mixed", NAME, []],
@@ -85,6 +86,11 @@ def test_clusters_stay_in_layers_that_are_quantized_and_in_those_that_are_not(do
     told = {note.split(" ")[0] for note in done["clustered"]["notes"] if " distinct values, and has " in note}
     assert grown == told
     assert not grown & {"twice/kernel", "head/kernel"}
+
+
+def test_clusters_stay_in_int8_over_all_channels(done):
+    assert done["clustered, wide"]["notes"] == ["CQAT (keeps clusters): conv/kernel, wide/kernel, head/kernel"]
+    assert done["clustered, wide"]["flatbuffers"]["int8"]["distinct"] == [4, 4, 4]
 
 
 def test_zeros_and_clusters_stay_together_in_a_nested_model(done):

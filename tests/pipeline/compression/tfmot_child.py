@@ -94,6 +94,14 @@ def in_part():
     return tf_keras.Model(inputs, layers.Dense(4, name="head")(layers.Flatten()(x)))
 
 
+def wide():
+    """Kernels of so many inputs that each output's weights have all the values that the kernel has."""
+    inputs = tf_keras.Input((12, 12, 1))
+    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="conv")(inputs)
+    x = layers.Conv2D(8, 3, strides=2, activation="relu", name="wide")(x)
+    return tf_keras.Model(inputs, layers.Dense(4, name="head")(layers.Flatten()(x)))
+
+
 def depthwise():
     inputs = tf_keras.Input((12, 12, 1))
     return tf_keras.Model(inputs, layers.Flatten()(layers.DepthwiseConv2D(3, name="depthwise")(inputs)))
@@ -183,6 +191,7 @@ def flatbuffers(model: Any, data: TrainingData, folder: Path) -> dict[str, Any]:
             "operators": [operator.name for operator in graph.operators],
             "types": sorted({graph.tensors[place].dtype for x in graph.operators for place in x.inputs if place >= 0}),
             "io": [graph.tensors[place].dtype for place in (*graph.inputs, *graph.outputs)],
+            "distinct": [tensor.distinct for tensor in evidence.flatbuffer_tensors(content)],
             "sha256": export.sha256(content),
             "snr_db": export.snr_db(expected, export.flatbuffer_outputs(content, inputs)),
         }
