@@ -6,8 +6,7 @@ local agent on one runtime: interleaved processes, all test images. A pair is ju
 faster or slower by paired blocks, better or worse by McNemar.
 
 edgepress puts the recipe behind a file, which the peers do not: a pair's sizes are compared without it, and what it
-takes is printed. What is fine-tuned weighs something else each time: where a file of edgepress's is larger than it may
-be, both sides are trained anew (the peers have no seed), and those sizes say whether that was chance.
+takes is printed.
 """
 
 from __future__ import annotations
@@ -18,15 +17,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 from local_agent import blob_of, done, local_agent
 
 from device_agent.protocol import DataSpec, JobResult, JobSpec, Measurement, MeasureSpec, ModelSpec
@@ -42,7 +38,6 @@ from pipeline.results.comparison import SLOWER, WORSE, compare
 from pipeline.results.record import Comparison
 
 Scores = dict[str, npt.NDArray[Any]]
-Retraining = Callable[[str, str], list[float]]
 
 FOLDER = Path(__file__).parent
 MODELS = {module.__name__.rpartition(".")[2]: module.CHECKPOINT for module in (
@@ -63,7 +58,6 @@ PAIRS = {
 }
 BASELINE, PLAIN, CHANNELS = "float32", "int8", "channel_pruned_int8"
 MOST_GZIP = 1.02
-FINE_TUNED, RETRAININGS = ("pruned_int8", "pcqat"), 4
 TRAINING_IMAGES = 60_000
 SMALLER, FASTER, MOST_LOST_PP = 10.0, 2.0, 1.0
 
@@ -95,9 +89,8 @@ def _judged(name: str, samples: int) -> bool:
         with local_agent(scratch / "home") as client:
             result, scores = _measured(client, paths, data, scratch)
         sizes = {name: (gzip_size(path.read_bytes()), _bare_gzip_size(path)) for name, path in paths.items()}
-        found = {m.model: Flatbuffer(*sizes[m.model], m) for m in result.measurements}
-        within = _report(found, scores, partial(_trained_anew, name, scratch, data))
-    return within & _small_enough({name: found[name] for name in ours}) & _fast_enough(found, scores)
+    found = {m.model: Flatbuffer(*sizes[m.model], m) for m in result.measurements}
+    return _report(found, scores) & _small_enough({name: found[name] for name in ours}) & _fast_enough(found, scores)
 
 
 def _bare_gzip_size(path: Path) -> int:
@@ -110,33 +103,23 @@ def _bare_gzip_size(path: Path) -> int:
     return gzip_size(content[: min(entry.header_offset for entry in entries)])
 
 
-def _trained_anew(name: str, scratch: Path, data: Path, ours: str, peer: str) -> list[float]:
-    """Train both sides of a pair with other seeds; return by how much edgepress's is larger each time."""
-    ratios = []
-    for seed in range(1, RETRAININGS + 1):
-        path = _ours(name, PAIRED, scratch, data, seed=seed, only=ours)[ours]
-        ratios.append(_bare_gzip_size(path) / _bare_gzip_size(_peer(MODELS[name], data, peer, again=seed)))
-    return ratios
-
-
-def _report(found: dict[str, Flatbuffer], scores: Scores, trained_anew: Retraining) -> bool:
+def _report(found: dict[str, Flatbuffer], scores: Scores) -> bool:
     baseline, within = found[BASELINE], True
     for name, one in sorted(found.items()):
         score, ratio = one.measurement.score.value, one.gzip_bytes / baseline.gzip_bytes
         print(f"{name:22} top-1 {score:.2%} ({-_lost_pp(one, baseline):+.2f} pp), gzip {ratio:.3f} of float32")
     for ours, peers in PAIRS.items():
         for peer in peers:
-            within &= _no_worse(found[ours], found[peer], scores, trained_anew)
+            within &= _no_worse(found[ours], found[peer], scores)
     most = max(one.gzip_bytes - one.bare_gzip_bytes for one in found.values())
     print(f"a recipe takes up to {most:,} bytes after gzip, which the pairs' sizes leave out, the others not")
     return within
 
 
-def _no_worse(ours: Flatbuffer, peer: Flatbuffer, scores: Scores, trained_anew: Retraining) -> bool:
+def _no_worse(ours: Flatbuffer, peer: Flatbuffer, scores: Scores) -> bool:
     compared: Comparison = compare(ours.measurement, peer.measurement, scores)
-    gzip_ratio, name = ours.bare_gzip_bytes / peer.bare_gzip_bytes, ours.measurement.model
-    small = gzip_ratio <= MOST_GZIP or (name in FINE_TUNED and _by_chance(trained_anew(name, peer.measurement.model)))
-    within = compared.speed != SLOWER and compared.accuracy != WORSE and small
+    gzip_ratio = ours.bare_gzip_bytes / peer.bare_gzip_bytes
+    within = compared.speed != SLOWER and compared.accuracy != WORSE and gzip_ratio <= MOST_GZIP
     ratio = compared.time_ratio
     print(
         f"{ours.measurement.model} against {peer.measurement.model}: time {ratio.value:.3f} "
@@ -144,16 +127,6 @@ def _no_worse(ours: Flatbuffer, peer: Flatbuffer, scores: Scores, trained_anew: 
         f"accuracy {compared.accuracy} (p = {compared.p_value:.3f}): {'within' if within else 'NOT within'}"
     )
     return within
-
-
-def _by_chance(ratios: list[float]) -> bool:
-    """Return whether the sizes of what was trained anew leave it open which side's is larger."""
-    logs = np.log(ratios)
-    half = scipy.stats.sem(logs) * scipy.stats.t.ppf(0.975, len(logs) - 1)
-    mean, low, high = (float(np.exp(value)) for value in (logs.mean(), logs.mean() - half, logs.mean() + half))
-    each = ", ".join(f"{ratio:.3f}" for ratio in ratios)
-    print(f"trained {len(ratios)} times more on both sides: gzip {mean:.3f} ({low:.3f} to {high:.3f}; {each})")
-    return low <= 1.0
 
 
 def _small_enough(ours: dict[str, Flatbuffer]) -> bool:
@@ -192,42 +165,39 @@ def _training_data(path: Path, samples: int) -> Path:
     return path
 
 
-def _ours(
-    name: str, file_name: str, scratch: Path, data: Path, seed: int = 0, only: str | None = None
-) -> dict[str, Path]:
-    """Build the variants of an experiment, or one of them; what the cache has is not built again."""
+def _ours(name: str, file_name: str, scratch: Path, data: Path) -> dict[str, Path]:
+    """Build the variants of an experiment; what the cache has is not built again."""
     text, path = (FOLDER / file_name).read_text(), scratch / file_name
     for word, value in (("MODEL", MODELS[name]), ("DATA", data), ("MACS", MACS[name])):
         text = text.replace(word, str(value))
-    path.write_text(f"seed: {seed}\n{text}")
+    path.write_text(text)
     experiment = load_experiment(path)
     built = {}
     with RunningSteps() as steps:
         builder, source = prepare(experiment, user_cache(), steps, NoProgress())
-        for variant in (variant for variant in experiment.variants if only in (None, variant.name)):
+        for variant in experiment.variants:
             artifact, _ = builder.build(source, variant, lambda fraction, text: None)
             built[variant.name] = Path(artifact.path)
-            print(f"{name}: edgepress {variant.name}, seed {seed}", flush=True)
+            print(f"{name}: edgepress {variant.name}", flush=True)
     return built
 
 
 def _peers(checkpoint: Path, data: Path) -> dict[str, Path]:
-    return {recipe: _peer(checkpoint, data, recipe) for recipes in PAIRS.values() for recipe in recipes}
-
-
-def _peer(checkpoint: Path, data: Path, recipe: str, again: int = 0) -> Path:
-    """Build a peer's flatbuffer in a process of its own, with a chance of its own; what the cache has is not built."""
-    script, cache, file_name = FOLDER / "compression_yield_peers.py", user_cache(), f"{recipe}.tflite"
+    """Build the peers' flatbuffers, each in a process of its own; what the cache has is not built again."""
+    script, cache = FOLDER / "compression_yield_peers.py", user_cache()
     inputs = "".join(sha256(path.read_bytes()) for path in (script, checkpoint, data))
-    key = sha256(f"{inputs} {recipe}{f' {again}' if again else ''}".encode())
-    with cache.entry("benchmarks", key) as (folder, is_there):
-        if not is_there:
-            command = [sys.executable, str(script), recipe, str(checkpoint), str(data), str(folder / file_name)]
-            made = subprocess.run(command, capture_output=True, text=True)
-            if made.returncode:
-                raise SystemExit(f"{recipe} cannot be built: {made.stderr[-2000:]}")
-    print(f"{checkpoint.stem}: {recipe}{f', again ({again})' if again else ''}", flush=True)
-    return cache.subfolder("benchmarks") / key / file_name
+    built = {}
+    for recipe in (recipe for recipes in PAIRS.values() for recipe in recipes):
+        key, file_name = sha256(f"{inputs} {recipe}".encode()), f"{recipe}.tflite"
+        with cache.entry("benchmarks", key) as (folder, is_there):
+            if not is_there:
+                command = [sys.executable, str(script), recipe, str(checkpoint), str(data), str(folder / file_name)]
+                made = subprocess.run(command, capture_output=True, text=True)
+                if made.returncode:
+                    raise SystemExit(f"{recipe} cannot be built: {made.stderr[-2000:]}")
+        built[recipe] = cache.subfolder("benchmarks") / key / file_name
+        print(f"{checkpoint.stem}: {recipe}", flush=True)
+    return built
 
 
 def _measured(client: AgentClient, paths: dict[str, Path], data: Path, scratch: Path) -> tuple[JobResult, Scores]:
