@@ -13,7 +13,7 @@ ENVIRONMENTS := .venv
 HOST := $(ENVIRONMENTS)/host
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 TECHNIQUES := tests/pipeline/compression
-TRAINING := $(TECHNIQUES) tests/models
+TRAINING := $(TECHNIQUES) tests/pipeline/building/test_build_variants.py tests/models
 FORMATS := tests/pipeline/model_formats
 ELSEWHERE := $(TRAINING:%=--ignore=%) --ignore=$(FORMATS)
 # Three on two cores: many tests wait for a process, a time-out or a restart.

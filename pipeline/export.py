@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,43 +129,23 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sample_outputs(content: bytes, inputs: npt.NDArray[Any]) -> list[npt.NDArray[np.float32]]:
-    """Return every output [samples, …] of a flatbuffer, as the agent's parity pass takes them.
-
-    As it does, a batch of 1 is left out where it is not all that an output has.
-
-    Raises:
-        StepError: if LiteRT has no kernel for an operator as it stands in the flatbuffer.
-    """
-    rows = [[_without_batch(found) for found in outputs] for outputs in _invoked(content, inputs)]
-    return [np.stack(kept).astype(np.float32) for kept in zip(*rows, strict=True)]
-
-
 def flatbuffer_outputs(content: bytes, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the first output [samples, …] of a flatbuffer as real numbers, computed here one sample at a time.
 
     Raises:
         StepError: if LiteRT has no kernel for an operator as it stands in the flatbuffer.
     """
-    return np.concatenate([outputs[0] for outputs in _invoked(content, inputs)])
-
-
-def _invoked(content: bytes, inputs: npt.NDArray[Any]) -> Iterator[list[npt.NDArray[np.float64]]]:
-    """Yield all outputs of each sample, as real numbers with their batch of 1."""
-    interpreter = _interpreter(content)
-    source, targets = interpreter.get_input_details()[0], interpreter.get_output_details()
+    interpreter, rows = _interpreter(content), []
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     try:
         interpreter.allocate_tensors()
         for sample in inputs:
             interpreter.set_tensor(source["index"], _quantized(sample[np.newaxis], source))
             interpreter.invoke()
-            yield [_dequantized(interpreter.get_tensor(target["index"]), target) for target in targets]
+            rows.append(_dequantized(interpreter.get_tensor(target["index"]), target))
     except RuntimeError as error:
         raise StepError(f"LiteRT cannot run this flatbuffer: {first_line(error)}") from error
-
-
-def _without_batch(output: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return output[0] if output.ndim > 1 and len(output) == 1 else output
+    return np.concatenate(rows)
 
 
 def snr_db(expected: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> float | None:

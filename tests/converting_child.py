@@ -71,7 +71,28 @@ def large() -> Any:
     return keras.Model(inputs, keras.layers.Dense(64, name="second")(x))
 
 
+def outlier() -> Any:
+    """The little network with one channel 300 times as large as the others, and weights that make up for it."""
+    import keras
+
+    model = keras.models.clone_model(model_of("keras3.keras"))
+    model.set_weights(model_of("keras3.keras").get_weights())
+    kernel, bias = model.layers[4].get_weights()
+    head, *rest = model.layers[-1].get_weights()
+    rows = head.reshape(-1, kernel.shape[-1], head.shape[-1])
+    channel = int(np.abs(rows).sum(axis=(0, 2)).argmin())
+    large = np.ones(kernel.shape[-1], np.float32)
+    large[channel] = 300
+    _, _, norm, _, second, *_ = model.layers
+    for variable in (norm.gamma, norm.beta):
+        variable.assign(np.asarray(variable) * large)
+    second.set_weights([kernel / large[:, None] * large, bias * large])
+    model.layers[-1].set_weights([(rows / large[:, None]).reshape(head.shape), *rest])
+    return model
+
+
 MODELS = {
+    "outlier": outlier,
     "trained_for_int8": trained_for_int8,
     "quantized_by_keras": quantized_by_keras,
     "loop": sequence,

@@ -13,5 +13,5 @@ class KeptReport(NoReport):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def leave(self, layer: str, reason: str) -> None:
+    def leave(self, layer: str, reason: str, chosen: bool = False) -> None:
         self.left.append([layer, reason])

@@ -24,6 +24,7 @@ import numpy as np
 
 from pipeline import compression, export
 from pipeline.building import evidence
+from pipeline.building.artifacts import check_ends
 from pipeline.errors import EdgepressError
 from pipeline.flatbuffer import costs
 from pipeline.flatbuffer.graph import read_model
@@ -149,11 +150,13 @@ def _child(case: Case, name: str, pipe: Connection) -> None:
 
 def _tried(case: Case, name: str, layer_type: LayerType, scratch: Path) -> tuple[str, str]:
     model = _model(name, layer_type)
-    if len(model.inputs) > 1 or len(model.outputs) > 1:
-        # What every run tells before anything is built.
-        return REFUSED, f"{len(model.inputs)} inputs, {len(model.outputs)} outputs; expected one of each"
     path = scratch / "model.keras"
     model.save(path)
+    try:
+        # What every run asks first.
+        check_ends(path, *export.model_tensors(model))
+    except EdgepressError as error:
+        return REFUSED, str(error)
     data, report = _data(layer_type, path, scratch), Kept()
     technique = compression.technique(case.technique)
     try:
@@ -264,9 +267,9 @@ class Kept:
     def note(self, text: str) -> None:
         """Do nothing."""
 
-    def leave(self, layer: str, reason: str) -> None:
+    def leave(self, layer: str, reason: str, chosen: bool = False) -> None:
         """Keep it."""
-        self.left.append(LeftLayer(layer, reason))
+        self.left.append(LeftLayer(layer, reason, chosen))
 
 
 if __name__ == "__main__":

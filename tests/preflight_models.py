@@ -1,7 +1,7 @@
 """Makes flatbuffers that a runtime computes well, wrongly, or dies of: ``python preflight_models.py FOLDER``.
 
-A float32 network of two Dense layers, what TensorFlow and ai-edge-quantizer make of it, beside each its outputs in
-TensorFlow on the samples that pre-flight draws from ``data.npz``. Only where channels differ widely in scale does it
+A float32 network of two Dense layers, what TensorFlow and ai-edge-quantizer make of it, beside each the network's own
+outputs on the samples that pre-flight draws from ``data.npz``. Only where channels differ widely in scale does it
 tell that a runtime takes the first one's scale for all.
 """
 
@@ -31,8 +31,17 @@ def network() -> Any:
     return model
 
 
+def one_at_a_time() -> Any:
+    """Return a network with shapes in its flatbuffer that hold for one sample only."""
+    import keras
+
+    inputs = keras.Input((INPUTS,))
+    x = keras.layers.Conv1D(4, 3)(keras.layers.Reshape((8, INPUTS // 8))(inputs))
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(x))
+
+
 def main(folder: Path) -> None:
-    """Write ``data.npz``, and for each flatbuffer a folder with ``model.tflite`` and ``outputs``."""
+    """Write ``data.npz``, and for each flatbuffer a folder with ``model.tflite`` and what the network answers."""
     import tensorflow as tf
     from ai_edge_quantizer import quantizer, recipe
 
@@ -55,10 +64,11 @@ def main(folder: Path) -> None:
     for name, recipe_name in RECIPES.items():
         quantizing = quantizer.Quantizer(str(folder / "float32.tflite"), getattr(recipe, recipe_name)())
         made[name] = bytes(quantizing.quantize().quantized_model)
+    made["fixed"] = Convertible(one_at_a_time(), data).flatbuffer()
     for name, content in made.items():
         (folder / name).mkdir()
         (folder / name / "model.tflite").write_bytes(content)
-        HostScore(data, "top1", folder).write_outputs(content, folder / name / "outputs")
+        HostScore(data, "top1", folder / name / "reference.npy").write_expected(source.outputs)
 
 
 if __name__ == "__main__":

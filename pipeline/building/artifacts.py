@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache as cached
 from pathlib import Path
@@ -22,21 +23,27 @@ from pipeline.model_formats.model_files import Format
 from pipeline.results.record import Artifact, LeftLayer, StepEvidence, TensorInfo
 from pipeline.samples import Samples, file_sha256
 
-TOOLCHAIN = ("tensorflow", "tf_keras", "keras", "tensorflow-model-optimization", "ai-edge-quantizer", "numpy")
+TOOLCHAIN = (
+    *("tensorflow", "tf_keras", "keras", "tensorflow-model-optimization", "ai-edge-quantizer", "ai-edge-litert"),
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model: where the user has it, our copy or what was made of it, its format, and the key of its content.
+    """A model: where the user has it and that file's hash, our copy or what was made of it, its format, and its key.
 
-    ``functions`` are the parts of an ONNX model that became no layers of Keras.
+    Of an ONNX model ``key`` is that of the conversion, ``functions`` the parts that became no layers of Keras, and
+    ``converters`` the versions of what converted it; otherwise the key is the hash.
     """
 
     path: Path
     kept: Path
     format: Format
     sha256: str
+    key: str
     functions: tuple[str, ...] = ()
+    converters: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,23 +51,21 @@ class SourceModel(ModelFile):
     """A model of which is known what goes in and out.
 
     ``weight_types`` are those of a flatbuffer's weights; ``reference`` has the outputs on the samples that every step
-    is scored on, ``survey`` what each step will leave.
+    is scored on.
     """
 
     inputs: tuple[TensorInfo, ...] = ()
     outputs: tuple[TensorInfo, ...] = ()
     weight_types: tuple[str, ...] = ()
     reference: Path = Path()
-    survey: tuple[Survey, ...] = ()
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a step that rewrites will leave as it is, known before anything is trained; ``error`` if it cannot start."""
+    """What a step will leave as it is, known before anything is trained."""
 
     step: Step
     left: tuple[LeftLayer, ...]
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,26 +96,16 @@ class Builder:
         Raises:
             ModelError: if it cannot be loaded, has weights that are not finite, or has not one input and one output.
         """
-        path, kind, digest = self.model.path, self.model.format, self.model.sha256
-        steps = self._rewriting_steps()
-        survey = [{"key": str(place), **self._described(step)} for place, step in enumerate(steps)]
+        path, kind = self.model.path, self.model.format
         data = self._data("")
-        key = key_of("inspect", digest, kind, list(map(self._keyed, steps)), data, self._scored_on(), toolchain())
-        request = {"kind": "inspect", "source": str(self.model.kept), "format": kind, "survey": survey}
+        key = key_of("inspect", self.model.key, kind, data, self._scored_on(), toolchain())
+        request = {"kind": "inspect", "source": str(self.model.kept), "format": kind}
         files = {"data": self._with_files(data), "score": self._score(None)}
         process = self._process(f"model {path}", {**request, **files})
         folder, _ = self._built(Node(key, process), lambda fraction, text: None)
         facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         inputs, outputs = (tuple(map(_tensor, facts[end])) for end in ("inputs", "outputs"))
-        if len(inputs) != 1 or len(outputs) != 1:
-            ends = " and ".join(
-                f"{len(tensors)} {what} ({', '.join(sorted(tensor.name for tensor in tensors))})"
-                for what, tensors in (("inputs", inputs), ("outputs", outputs))
-            )
-            raise ModelError(f"model {path}: has {ends}; expected one of each")
-        surveyed = tuple(
-            _survey(step, facts["survey"][str(place)]) for place, step in enumerate(steps) if facts["survey"]
-        )
+        check_ends(path, inputs, outputs)
         types = tuple(facts["weight_types"])
         return SourceModel(
             **vars(self.model),
@@ -118,18 +113,25 @@ class Builder:
             outputs=outputs,
             weight_types=types,
             reference=folder / "reference.npy",
-            survey=surveyed,
         )
 
-    def _rewriting_steps(self) -> list[Step]:
-        """Return each different step that rewrites, once."""
-        steps = {
-            key_of(self._keyed(step)): step
-            for variant in self.experiment.variants
-            for step in variant.steps
-            if compression.rewrites(step.technique)
-        }
-        return list(steps.values())
+    def survey(self, source: SourceModel, variant: Variant) -> tuple[Survey, ...]:
+        """Return what the steps of a variant will leave; what is not trained is found out as soon by doing it.
+
+        Raises:
+            StepError: naming the variant and the step that cannot be done.
+        """
+        if not variant.rewriting:
+            return ()
+        steps = [*variant.rewriting, *variant.converting]
+        node = self._node("survey", source, source.key, source.kept, source.format, steps, f"{variant.name}: survey")
+        folder, _ = self._built(node, lambda fraction, text: None)
+        facts = json.loads((folder / "survey.json").read_text(encoding="utf-8"))["steps"]
+        for step, found in zip(steps, facts, strict=False):
+            if "error" in found:
+                raise StepError(f"{variant.name}: {step.technique}: {found['error']}")
+        left = (tuple(LeftLayer(**layer) for layer in found["left"]) for found in facts)
+        return tuple(map(Survey, steps, left))
 
     def build(self, source: SourceModel, variant: Variant, report: Report) -> tuple[Artifact, bool]:
         """Return the artifact of a variant, and whether all of it came from the cache.
@@ -137,10 +139,6 @@ class Builder:
         Raises:
             StepError, ModelError, StorageError: naming the variant and the step.
         """
-        for surveyed in source.survey:
-            if surveyed.error and surveyed.step in variant.steps:
-                raise StepError(f"{variant.name}: {surveyed.step.technique}: {surveyed.error}")
-        _check_runtime(variant, self.experiment.runtime)
         nodes = self.chain(source, variant)
         folders: list[Path] = []
         fresh = False
@@ -152,13 +150,12 @@ class Builder:
             folders.append(folder)
             fresh = fresh or not was_there
         report(1.0, "done")
-        return _artifact(folders, variant), not fresh
+        return _artifact(folders, variant, {**toolchain(), **dict(source.converters)}), not fresh
 
     def chain(self, source: SourceModel, variant: Variant) -> list[Node]:
         nodes: list[Node] = []
-        path, kind, key = source.kept, source.format, source.sha256
-        rewriting = [step for step in variant.steps if compression.rewrites(step.technique)]
-        converting = [step for step in variant.steps if not compression.rewrites(step.technique)]
+        path, kind, key = source.kept, source.format, source.key
+        rewriting, converting = variant.rewriting, variant.converting
         for step in rewriting:
             node = self._node("rewrite", source, key, path, kind, [step], f"{variant.name}: {step.technique}")
             nodes.append(node)
@@ -176,7 +173,7 @@ class Builder:
         return {
             "steps": list(map(self._keyed, steps)),
             "inputs": inputs,
-            "toolchain": toolchain(),
+            "toolchain": {**toolchain(), **dict(source.converters)},
             "runtime": self.experiment.runtime,
         }
 
@@ -186,7 +183,7 @@ class Builder:
         data = {
             **self._data(source.inputs[0].sample_dtype),
             # Only the conversion looks at where the flatbuffer will run: another runtime needs no other training.
-            "runtime": self.experiment.runtime if work == "export" else "",
+            "runtime": "" if work == "rewrite" else self.experiment.runtime,
         }
         described = [self._described(step) for step in steps]
         teacher = {"path": str(source.kept), "format": source.format}
@@ -248,15 +245,14 @@ class Builder:
             return self.cache.folder / "builds" / node.key, was_there
 
 
-def _check_runtime(variant: Variant, runtime: str) -> None:
-    """Raise StepError for a step that is known not to run there, before anything is trained for it."""
-    for step in variant.steps:
-        technique = compression.technique(step.technique)
-        if hasattr(technique, "check_runtime"):
-            try:
-                technique.check_runtime(technique.Settings.model_validate(step.settings), runtime)
-            except StepError as error:
-                raise StepError(f"{variant.name}: {step.technique}: {error}") from error
+def check_ends(path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+    """Raise ModelError unless a model has one input and one output."""
+    if len(inputs) != 1 or len(outputs) != 1:
+        ends = " and ".join(
+            f"{len(tensors)} {what} ({', '.join(sorted(tensor.name for tensor in tensors))})"
+            for what, tensors in (("inputs", inputs), ("outputs", outputs))
+        )
+        raise ModelError(f"model {path}: has {ends}; expected one of each")
 
 
 @cached
@@ -268,16 +264,12 @@ def toolchain() -> dict[str, str]:
     ours = [path for room in rooms for path in sorted((folder / room).glob("*.py"))]
     ours += [
         folder / "export.py",
-        *(folder / "building" / f"{name}.py" for name in ("evidence", "step_server", "step_worker")),
+        *(folder / "building" / f"{name}.py" for name in ("evidence", "step_server", "step_worker", "survey")),
     ]
     return {**versions, "edgepress": key_of([file_sha256(path) for path in ours])[:16]}
 
 
-def _survey(step: Step, found: dict[str, Any]) -> Survey:
-    return Survey(step, tuple(LeftLayer(**layer) for layer in found.get("left", ())), found.get("error", ""))
-
-
-def _artifact(folders: list[Path], variant: Variant) -> Artifact:
+def _artifact(folders: list[Path], variant: Variant, made_with: dict[str, str]) -> Artifact:
     folder = folders[-1]
     facts = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
     return Artifact(
@@ -288,7 +280,7 @@ def _artifact(folders: list[Path], variant: Variant) -> Artifact:
         inputs=tuple(map(_tensor, facts["inputs"])),
         outputs=tuple(map(_tensor, facts["outputs"])),
         steps=tuple(str(step) for step in variant.steps),
-        toolchain=toolchain(),
+        toolchain=made_with,
         evidence=tuple(map(_evidence, folders)),
     )
 

@@ -6,7 +6,8 @@ Runs in a child process: everything here may load TensorFlow.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from pipeline.training.training_data import TrainingData
 
 MOST_SAMPLES = 2000
 PREFLIGHT_SAMPLES = 32
+EXPECTED = "expected"
+"""The folder beside an artifact with the source model's outputs on the samples that pre-flight runs."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,25 @@ class HostScore:
         """The inputs [samples, …] as the model takes them."""
         return self.samples.inputs(self.samples.fixed_indices(MOST_SAMPLES))
 
-    def write_outputs(self, content: bytes, folder: Path) -> None:
-        """Keep a flatbuffer's outputs on the samples that pre-flight runs: ``outputs-0.npy`` and so on."""
-        inputs = self.samples.inputs(self.samples.fixed_indices(PREFLIGHT_SAMPLES))
-        folder.mkdir()
-        for place, outputs in enumerate(export.sample_outputs(content, inputs)):
-            np.save(folder / f"outputs-{place}.npy", outputs)
-
     def write_reference(self, outputs: npt.NDArray[np.float64]) -> None:
         """Keep the source model's outputs on ``inputs``."""
         np.save(self.reference_file, outputs)
+
+    def write_expected(self, run: Callable[[Any], npt.NDArray[np.float64]]) -> None:
+        """Keep the source model's outputs, which ``run`` gives, on the samples that pre-flight runs."""
+        outputs = run(self.samples.inputs(self.samples.fixed_indices(PREFLIGHT_SAMPLES)))
+        self._expected.mkdir()
+        # Of an output [1] the agent has all, though that is the batch.
+        rows = outputs[:, None] if outputs.ndim == 1 else outputs
+        np.save(self._expected / "outputs-0.npy", rows.astype(np.float32))
+
+    def copy_expected(self, folder: Path) -> None:
+        """Put what the source model gives on pre-flight's samples beside an artifact."""
+        shutil.copytree(self._expected, folder / EXPECTED)
+
+    @property
+    def _expected(self) -> Path:
+        return self.reference_file.with_name(EXPECTED)
 
     def score(self, outputs: npt.NDArray[np.float64]) -> float:
         """Return the metric of ``outputs`` as a fraction. Raises StepError for outputs that it is not defined for."""

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from device_agent import metrics
-from pipeline import compression
 from pipeline.building.artifacts import SourceModel
-from pipeline.config import Experiment, Variant
+from pipeline.config import Experiment
 from pipeline.errors import DataError, ModelError
 from pipeline.samples import Samples
 
@@ -31,7 +30,7 @@ def check_fit(experiment: Experiment, source: SourceModel, samples: Samples) -> 
             f"{source.path} takes {source.inputs[0].dtype}; expected 1 and 0"
         )
     labels = {"y_test": samples.y_test}
-    if samples.y_train is not None and any(map(_trains, experiment.variants)):
+    if samples.y_train is not None and any(variant.rewriting for variant in experiment.variants):
         labels["y_train"] = samples.y_train
     for name, path in labels.items():
         _check_labels(experiment, source, name, np.load(path))
@@ -49,10 +48,6 @@ def _finished(source: SourceModel) -> str:
         f"{source.path} {words}; expected the .keras, .h5, .onnx or SavedModel that it was made from, or one variant "
         "without steps, which measures it as it is"
     )
-
-
-def _trains(variant: Variant) -> bool:
-    return any(compression.rewrites(step.technique) for step in variant.steps)
 
 
 def _check_labels(experiment: Experiment, source: SourceModel, name: str, labels: npt.NDArray[Any]) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import compression
 from pipeline.building import memory
 from pipeline.building.artifacts import ModelFile, toolchain
 from pipeline.building.kept_files import keep
@@ -42,7 +41,7 @@ def take_in(experiment: Experiment, cache: Cache) -> ModelFile:
     if kind == "onnx":
         _check_packages(path)
     kept, digest = keep(path, cache)
-    return ModelFile(path, kept, kind, digest)
+    return ModelFile(path, kept, kind, digest, digest)
 
 
 def converted(
@@ -72,7 +71,8 @@ def converted(
             process.run(folder, report, steps)
     folder = cache.folder / "builds" / key
     facts = json.loads((folder / "onnx.json").read_text(encoding="utf-8"))
-    made = ModelFile(model.path, folder / facts["file"], facts["format"], key, tuple(facts["functions"]))
+    functions, converters = tuple(facts["functions"]), tuple(versions.items())
+    made = ModelFile(model.path, folder / facts["file"], facts["format"], model.sha256, key, functions, converters)
     return made, _channels_last(samples, cache) if facts["moved"] else samples
 
 
@@ -82,7 +82,7 @@ def memory_plan(experiment: Experiment, model: ModelFile, samples: Samples) -> m
     Raises:
         ModelError: with both numbers, when not even one step fits.
     """
-    trains = any(compression.rewrites(step.technique) for variant in experiment.variants for step in variant.steps)
+    trains = any(variant.rewriting for variant in experiment.variants)
     shape = np.load(samples.x_train, mmap_mode="r").shape if trains else (0,)
     size = _size_bytes(model.kept)
     plan = memory.plan(size, 4 * int(np.prod(shape)), experiment.limits.host_memory_mib)

@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline import compression, export
 from pipeline.building import evidence
+from pipeline.building.survey import survey
 from pipeline.errors import EdgepressError, ModelError, StepError
 from pipeline.flatbuffer.recipe import Recipe, RecipeStep, with_recipe
 from pipeline.model_formats import onnx_model
@@ -48,13 +49,12 @@ def do_step(request_file: Path, channel: TextIO) -> None:
 
 
 def _inspect(request: dict[str, Any], channel: TextIO) -> None:
-    """Tell what the model takes and gives, keep its outputs on the scored samples, and survey what steps will leave."""
+    """Tell what the model takes and gives, and keep its outputs on the scored samples."""
     source = Path(request["source"])
     if request["format"] == "tflite":
         content = source.read_bytes()
         inputs, outputs = export.flatbuffer_tensors(content)
         run: Callable[[Any], Any] = functools.partial(export.flatbuffer_outputs, content)
-        left: dict[str, Any] = {}
         types = sorted({tensor.dtype for tensor in evidence.flatbuffer_tensors(content)})
     else:
         model = _load(request)
@@ -62,10 +62,9 @@ def _inspect(request: dict[str, Any], channel: TextIO) -> None:
         inputs, outputs = export.model_tensors(model)
         _check_batch(inputs[0])
         run = export.Convertible(model, _data(request, inputs[0].dtype)).outputs
-        left = {step["key"]: _surveyed(step, model) for step in request["survey"]}
         types = []
     facts = {"inputs": [asdict(t) for t in inputs], "outputs": [asdict(t) for t in outputs]}
-    _write(request, "model.json", {**facts, "survey": left, "weight_types": types})
+    _write(request, "model.json", {**facts, "weight_types": types})
     if len(inputs) == len(outputs) == 1 and _fits(inputs[0], request):
         _keep_reference(request, inputs[0].sample_dtype, run)
 
@@ -87,15 +86,12 @@ def _keep_reference(request: dict[str, Any], dtype: str, run: Callable[[Any], An
     outputs = run(score.inputs)
     export.check_finite(outputs)
     score.write_reference(outputs)
+    score.write_expected(run)
 
 
-def _surveyed(step: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Return the layers that a step will leave as they are, or why it can treat none."""
-    technique, settings = _technique(step)
-    try:
-        return {"left": [asdict(layer) for layer in _untreated(technique, as_tf_keras(model), settings)]}
-    except EdgepressError as error:
-        return {"error": str(error)}
+def _survey(request: dict[str, Any], channel: TextIO) -> None:
+    found = survey(map(_technique, request["steps"]), _load(request), _data(request))
+    _write(request, "survey.json", {"steps": found})
 
 
 def _rewrite(request: dict[str, Any], channel: TextIO) -> None:
@@ -105,8 +101,9 @@ def _rewrite(request: dict[str, Any], channel: TextIO) -> None:
     (step,) = request["steps"]
     technique, settings = _technique(step)
     before = evidence.digest(model)
-    for layer in _untreated(technique, model, settings):
-        report.leave(layer.layer, layer.reason)
+    left = technique.untreated(model, settings)
+    settings.check(left)
+    report.left.extend(left)
     rewritten = technique.rewrite(model, settings, data, report)
     if evidence.digest(rewritten) == before:
         raise StepError(f"{step['technique']} changed nothing: layers and weights are what they were")
@@ -132,15 +129,6 @@ def be_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def _untreated(technique: Any, model: Any, settings: Any) -> list[LeftLayer]:
-    """Return the layers that a technique leaves as they are; with ``strict`` they are an error before any training."""
-    found: list[LeftLayer] = technique.untreated(model, settings)
-    if found and settings.strict:
-        named = "; ".join(f"{layer.layer}: {layer.reason}" for layer in found)
-        raise StepError(f"strict is true, and these layers cannot be treated: {named}")
-    return found
-
-
 def _export(request: dict[str, Any], channel: TextIO) -> None:
     report = StepReport(channel, share=0.9)
     label = " → ".join(step["technique"] for step in request["steps"]) or "export"
@@ -153,7 +141,7 @@ def _export(request: dict[str, Any], channel: TextIO) -> None:
     found = evidence.step_evidence(label, content, evidence.flatbuffer_tensors(content), _score(request))
     inputs, outputs = export.flatbuffer_tensors(content)
     folder = Path(request["folder"])
-    _score(request).write_outputs(content, folder / "outputs")
+    _score(request).copy_expected(folder)
     (folder / "model.tflite").write_bytes(content)
     facts = {
         "sha256": export.sha256(content),
@@ -176,6 +164,7 @@ def _converted(request: dict[str, Any], report: StepReport) -> bytes:
         (step,) = request["steps"]
         technique, settings = _technique(step)
         content = technique.convert(source, settings, data, report)
+        settings.check(report.left)
         evidence.check_converted(step["technique"], content)
     export.check_parity(source, content)
     return content
@@ -205,7 +194,7 @@ def _convert_onnx(request: dict[str, Any], channel: TextIO) -> None:
     _write(request, "onnx.json", onnx_model.convert(Path(request["source"]), _data(request), folder, report))
 
 
-_STEPS = {"onnx": _convert_onnx, "inspect": _inspect, "rewrite": _rewrite, "export": _export}
+_STEPS = {"onnx": _convert_onnx, "inspect": _inspect, "survey": _survey, "rewrite": _rewrite, "export": _export}
 
 
 @dataclass
@@ -225,9 +214,9 @@ class StepReport:
         """See ``compression.Report``."""
         self.notes.append(text)
 
-    def leave(self, layer: str, reason: str) -> None:
+    def leave(self, layer: str, reason: str, chosen: bool = False) -> None:
         """See ``compression.Report``."""
-        self.left.append(LeftLayer(layer, reason))
+        self.left.append(LeftLayer(layer, reason, chosen))
 
     def complete(self, found: StepEvidence) -> StepEvidence:
         """Return the evidence with what was told."""

@@ -9,18 +9,22 @@ A technique has a ``Settings`` section and one of
 What several techniques share stands in modules whose names begin with an underscore.
 
 A technique that rewrites has ``untreated(model, settings) -> list[LeftLayer]`` too, which names every layer with
-weights that it will leave as it is, before anything is trained, or raises StepError when it can treat none; its
-settings are ``RewriteSettings``, and with ``strict`` such a layer is an error.
+weights that it will leave as it is, before anything is trained, or raises StepError when it can treat none. One that
+makes other layers of them has ``outline(model, settings) -> model``: what it will give, but for the training, which is
+what the steps after it are then asked about.
 
-A technique that converts may have two more: ``calibration_indices(settings, data) -> list[int]`` gives the training
-samples that it calibrates with, which are kept in the artifact's recipe, and ``check_runtime(settings, runtime)``
-raises StepError for what is known not to run there, before any step is begun.
+A technique that converts has ``untreated(source, settings, data) -> list[LeftLayer]``, which names every operator that
+it will leave, by a trial on a model that has not been trained yet. It may have ``calibration_indices(settings, data) ->
+list[int]`` too: the training samples that it calibrates with, which are kept in the artifact's recipe.
+
+With ``strict`` in its settings what a step cannot treat is an error; what it was told to leave is none.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import importlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +32,7 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
+from pipeline.errors import StepError
 from pipeline.results.record import LeftLayer
 from pipeline.yaml_file import Section
 
@@ -41,8 +46,8 @@ class Report(Protocol):
     def note(self, text: str) -> None:
         """Keep a sentence for the record: a choice that was made, a warning."""
 
-    def leave(self, layer: str, reason: str) -> None:
-        """Keep that a layer, or an operator, was left as it is."""
+    def leave(self, layer: str, reason: str, chosen: bool = False) -> None:
+        """Keep that a layer, or an operator, was left as it is; ``chosen`` if it could have been treated."""
 
 
 class NoReport:
@@ -54,18 +59,30 @@ class NoReport:
     def note(self, text: str) -> None:
         """Do nothing."""
 
-    def leave(self, layer: str, reason: str) -> None:
+    def leave(self, layer: str, reason: str, chosen: bool = False) -> None:
         """Do nothing."""
 
 
-class RewriteSettings(Section):
+class StepSettings(Section):
+    """What the settings of every technique have in common: with ``strict``, what cannot be treated is an error."""
+
+    strict: bool = False
+
+    def check(self, left: Iterable[LeftLayer]) -> None:
+        """Raise StepError for layers that could not be treated, when that is an error."""
+        found = [layer for layer in left if not layer.chosen]
+        if found and self.strict:
+            named = "; ".join(f"{layer.layer}: {layer.reason}" for layer in found)
+            raise StepError(f"strict is true, and these layers cannot be treated: {named}")
+
+
+class RewriteSettings(StepSettings):
     """What the settings of every technique that rewrites have in common.
 
     ``include`` and ``exclude`` are patterns of layer names, as a shell has them; a layer is treated when it matches one
     of the first and none of the second.
     """
 
-    strict: bool = False
     include: list[str] = Field(default=["*"], min_length=1)
     exclude: list[str] = Field(default=[])
 
@@ -74,7 +91,7 @@ class RewriteSettings(Section):
         return _matches(layer, self.include) and not _matches(layer, self.exclude)
 
 
-class ConvertSettings(Section):
+class ConvertSettings(StepSettings):
     """What the settings of every technique that converts have in common."""
 
 
@@ -93,7 +110,7 @@ def _matches(name: str, patterns: list[str]) -> bool:
 
 def not_chosen(layer: Any) -> LeftLayer:
     """Return what is said of a layer that ``include`` and ``exclude`` leave out."""
-    return LeftLayer(layer.name, f"{type(layer).__name__}: left out by include or exclude")
+    return LeftLayer(layer.name, f"{type(layer).__name__}: left out by include or exclude", chosen=True)
 
 
 @cache

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.compression import Report
+from pipeline.compression import NoReport, Report
 from pipeline.compression._ai_edge import ACTIVATION_BITS, WEIGHTS, Plan, Precision
 from pipeline.compression._operators import NamedOperator
 from pipeline.errors import StepError
+from pipeline.results.record import LeftLayer
 
 _FEWEST_WEIGHTS = 1024
 """TensorFlow's dynamic-range quantization leaves smaller tensors as they are."""
 _COMPUTED_IN = {"int8": "int8", "int16x8": "int16", "float32": "float32"}
 _REAL = frozenset(_COMPUTED_IN.values())
+
+
+class LeftReport(NoReport):
+    """A ``Report`` that keeps what is left, and nothing else."""
+
+    def __init__(self) -> None:
+        self.left: list[LeftLayer] = []
+
+    def leave(self, layer: str, reason: str, chosen: bool = False) -> None:
+        """See ``Report``."""
+        self.left.append(LeftLayer(layer, reason, chosen))
 
 
 def tell_left(

@@ -43,7 +43,7 @@ class LayerNames:
 
 @dataclass(frozen=True)
 class NamedOperator:
-    """One operator: its layer (its first output's name where there is none) and its outputs' names.
+    """One operator: its layer (its first output's name where there is none), and the names of what it takes and gives.
 
     ``weights`` is the constant of at least two dimensions that it takes, directly or dequantized; ``dtype`` is the type
     of its first output.
@@ -51,6 +51,7 @@ class NamedOperator:
 
     name: str
     layer: str
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: FlatTensor | None
     dtype: str
@@ -90,10 +91,13 @@ def _named(model: FlatModel, layers: LayerNames) -> Iterator[NamedOperator]:
         for operator in graph.operators:
             if operator.name in _BORDERS:
                 continue
-            outputs = tuple(graph.tensors[place].name for place in operator.outputs)
+            inputs, outputs = (
+                tuple(graph.tensors[place].name for place in places if place >= 0)
+                for places in (operator.inputs, operator.outputs)
+            )
             weights = _weights(operator, graph, makers)
             dtype = graph.tensors[operator.outputs[0]].dtype if operator.outputs else ""
-            yield NamedOperator(operator.name, _layer(weights, outputs, layers), outputs, weights, dtype)
+            yield NamedOperator(operator.name, _layer(weights, outputs, layers), inputs, outputs, weights, dtype)
 
 
 def _layer(weights: FlatTensor | None, outputs: tuple[str, ...], layers: LayerNames) -> str:

@@ -16,7 +16,7 @@ from pipeline.export import Convertible
 MOVES = frozenset(
     ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "PACK", "UNPACK", "SPLIT", "SPLIT_V", "SLICE", "STRIDED_SLICE")
 )
-"""They move numbers and compute none: leaving them would cost conversions and give nothing."""
+"""They move numbers and compute none: one is left when what it moves comes from a layer that is."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,16 @@ class Selectable(ABC):
         """The names of a layer's operators."""
         return tuple(dict.fromkeys(operator.name for operator in self.operators if operator.layer == layer))
 
+    def places(self, layers: Collection[str]) -> set[int]:
+        """Return the places of the operators that are left when ``layers`` are."""
+        left: set[int] = set()
+        moving: set[str] = set()
+        for place, operator in enumerate(self.operators):
+            if operator.layer in layers or (operator.name in MOVES and moving.intersection(operator.inputs)):
+                left.add(place)
+                moving.update(operator.outputs)
+        return left
+
     @abstractmethod
     def leaving(self, layers: Collection[str]) -> bytes:
         """Return the int8 flatbuffer with some layers left in the fallback."""
@@ -53,7 +63,7 @@ class _ByTensorFlow(Selectable):
     integer_inputs: bool
 
     def leaving(self, layers: Collection[str]) -> bytes:
-        return self._without({o.outputs[0] for o in self.operators if o.layer in layers}, self.integer_io)
+        return self._without({self.operators[place].outputs[0] for place in self.places(layers)}, self.integer_io)
 
     def only(self, layer: str) -> bytes:
         return self._without({o.outputs[0] for o in self.operators if o.layer != layer}, False)
@@ -78,7 +88,7 @@ class _ByAiEdge(Selectable):
     ranges: Ranges
 
     def leaving(self, layers: Collection[str]) -> bytes:
-        wide = {place: Precision("int16x8") for place, o in enumerate(self.operators) if o.layer in layers}
+        wide = dict.fromkeys(self.places(layers), Precision("int16x8"))
         return quantized(self.content, self.operators, Plan(Precision("int8"), wide, self.integer_io), self.ranges)
 
     def only(self, layer: str) -> bytes:

@@ -97,10 +97,8 @@ def rewrite(model: Any, settings: Settings, data: TrainingData, report: Report) 
     """Return ``model`` (tf_keras) with fewer channels, fine-tuned.
 
     Raises:
-        StepError: as ``untreated`` does, and if there are no labels to train with.
+        StepError: as ``untreated`` does, and if there are no labels that the scores or the training need.
     """
-    if data.labels is None:
-        raise StepError("fine-tuning needs x_train and y_train; the data has only test samples")
     channels = _channels(model, settings)
     _check_goal(channels, settings)
     before = _amount(channels, settings)(channels.all_kept())
@@ -222,5 +220,5 @@ class _Part:
     def note(self, text: str) -> None:
         self.report.note(text)
 
-    def leave(self, layer: str, reason: str) -> None:
-        self.report.leave(layer, reason)
+    def leave(self, layer: str, reason: str, chosen: bool = False) -> None:
+        self.report.leave(layer, reason, chosen)

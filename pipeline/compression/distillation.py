@@ -37,6 +37,8 @@ class Settings(TrainedSettings, Distillation):
     def _one_student(self) -> Settings:
         if (self.student is None) == (self.width is None):
             raise ValueError("expected exactly one of student and width")
+        if self.student is not None and self.model_fields_set & {"include", "exclude"}:
+            raise ValueError("include and exclude go with width; a student from a file is taken as it is")
         return self
 
     @property
@@ -60,16 +62,20 @@ def untreated(model: Any, settings: Settings) -> list[LeftLayer]:
     return left
 
 
+def outline(model: Any, settings: Settings) -> Any:
+    """Return the student (tf_keras), not trained yet; raises as ``untreated``."""
+    if settings.student is None:
+        return narrow(model, _widths(model, settings)[0])
+    return _loaded(model, settings.student)
+
+
 def rewrite(model: Any, settings: Settings, data: TrainingData, report: Report) -> Any:
     """Return the student (tf_keras), trained on the outputs of the experiment's own model, and on labels if asked.
 
     Raises:
         StepError, ModelError: as ``untreated``, or if labels are needed and there are none.
     """
-    if settings.student is None:
-        student = narrow(model, _widths(model, settings)[0])
-    else:
-        student = _loaded(model, settings.student)
+    student = outline(model, settings)
     report.note(f"the student has {student.count_params():,} parameters, the model before {model.count_params():,}")
     fine_tune(student, data, settings, report)
     return student

@@ -18,6 +18,8 @@ from pipeline.results.record import LeftLayer
 from pipeline.training.fine_tuning import FineTunedSettings, fine_tune
 from pipeline.training.training_data import TrainingData
 
+_NO_CONVOLUTIONS = "convolution is none"
+
 
 class Settings(FineTunedSettings):
     """How far the layers go down is told by exactly one of three.
@@ -78,6 +80,11 @@ def rewrite(model: Any, settings: Settings, data: TrainingData, report: Report) 
     return smaller
 
 
+def outline(model: Any, settings: Settings) -> Any:
+    """Return ``model`` with layers of low rank, not fine-tuned; raises as ``untreated``."""
+    return decomposed(model, plan(model, settings)[0])
+
+
 def decomposed(model: Any, splits: dict[str, Split]) -> Any:
     """Return ``model`` with the layers at the paths of ``splits`` made two each, and all weights set."""
     smaller = rebuilt(model, lambda path, entry: _entries(entry, splits[path]) if path in splits else [entry])
@@ -102,7 +109,7 @@ def plan(model: Any, settings: Settings) -> tuple[dict[str, Split], list[LeftLay
     layers = dict(layers_of(model))
     for path, layer in layers.items():
         if reason := _obstacle(layer, settings):
-            left.append(LeftLayer(path, f"{type(layer).__name__}: {reason}"))
+            left.append(LeftLayer(path, f"{type(layer).__name__}: {reason}", chosen=reason == _NO_CONVOLUTIONS))
         elif not settings.chooses(layer.name):
             left += [not_chosen(layer)] if has_kernel(layer) else []
         elif _is_candidate(layer):
@@ -136,7 +143,7 @@ def _obstacle(layer: Any, settings: Settings) -> str:
     if layer.kernel_constraint is not None:
         return f"its kernel's constraint {type(layer.kernel_constraint).__name__} would not hold for a product of two"
     if len(layer.kernel.shape) == 4 and settings.convolution == "none":
-        return "convolution is none"
+        return _NO_CONVOLUTIONS
     groups = getattr(layer, "groups", 1)
     return f"has {groups} groups, whose kernels are not one matrix" if groups > 1 else ""
 

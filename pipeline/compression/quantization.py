@@ -15,10 +15,11 @@ from pydantic import Field, model_validator
 from pipeline.compression import Report, _calibration, _refusals
 from pipeline.compression._ai_edge import Plan, Precision, find_ranges, quantized
 from pipeline.compression._calibration import CalibrationSettings
-from pipeline.compression._left import check_changed, tell_left
+from pipeline.compression._left import LeftReport, check_changed, tell_left
 from pipeline.compression._operators import NamedOperator, layer_names, named_operators
 from pipeline.errors import StepError
 from pipeline.export import Convertible
+from pipeline.results.record import LeftLayer
 from pipeline.training.training_data import TrainingData
 from pipeline.yaml_file import Section
 
@@ -103,7 +104,7 @@ def _check_block_size(mode: str, block_size: int | None) -> None:
         raise ValueError(f"block_size is {block_size}, which mode {mode} does not have; it goes with int4")
 
 
-def check_runtime(settings: Settings, runtime: str) -> None:
+def _check_runtime(settings: Settings, runtime: str) -> None:
     """Raise StepError for a mode that is known not to run in a runtime."""
     if settings.overrides:
         _refusals.check_runtime("overrides", runtime, "one mode for the whole model")
@@ -115,26 +116,36 @@ def calibration_indices(settings: Settings, data: TrainingData) -> list[int]:
     return _calibration.fixed_indices(settings, data) if settings.calibrated else []
 
 
+def untreated(source: Convertible, settings: Settings, data: TrainingData) -> list[LeftLayer]:
+    """Return the operators that the mode will leave as they are, by a trial; raises as ``convert``."""
+    report, tried = LeftReport(), _calibration.for_trial(settings)
+    _converted(source, tried, calibration_indices(tried, data), report)
+    return report.left
+
+
 def convert(source: Convertible, settings: Settings, data: TrainingData, report: Report) -> bytes:
     """Return the flatbuffer of ``source`` in one mode of quantization, or in several.
 
     Raises:
         StepError: if the mode does not fit the model or the runtime, cannot be converted to, or changed nothing.
     """
-    check_runtime(settings, data.runtime)
-    for mode in (settings.mode, *(override.mode for override in settings.overrides)):
-        _refusals.check_model(source, mode)
-    if source.has_learned_ranges:
-        report.note("ranges are those learned in training; what was left in float then is calibrated on samples now")
     indices = calibration_indices(settings, data)
-    if settings.overrides or settings.mode in _BY_AI_EDGE:
-        content = _by_ai_edge(source, settings, indices, report)
-    else:
-        content = _by_tensorflow(source, settings, indices, report)
+    content = _converted(source, settings, indices, report)
     if indices:
         report(0.9, "measuring")
         _calibration.note_doubts(indices, source, content, report)
     return content
+
+
+def _converted(source: Convertible, settings: Settings, indices: list[int], report: Report) -> bytes:
+    _check_runtime(settings, source.data.runtime)
+    for mode in (settings.mode, *(override.mode for override in settings.overrides)):
+        _refusals.check_model(source, mode)
+    if source.has_learned_ranges:
+        report.note("ranges are those learned in training; what was left in float then is calibrated on samples now")
+    if settings.overrides or settings.mode in _BY_AI_EDGE:
+        return _by_ai_edge(source, settings, indices, report)
+    return _by_tensorflow(source, settings, indices, report)
 
 
 def _by_tensorflow(source: Convertible, settings: Settings, indices: list[int], report: Report) -> bytes:

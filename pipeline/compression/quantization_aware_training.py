@@ -58,11 +58,15 @@ def untreated(model: Any, settings: Settings) -> list[LeftLayer]:
     Raises:
         StepError: if TF-MOT refuses the model, or can quantize none of its layers.
     """
+    # TF-MOT's own refusals, too, are to come before any training.
+    outline(model, settings)
+    return _survey(_flat(model), settings)[1]
+
+
+def outline(model: Any, settings: Settings) -> Any:
+    """Return ``model`` (tf_keras) with TF-MOT's wrappers, whose ranges nobody has learned; raises as ``untreated``."""
     flat = _flat(model)
-    treated, left = _survey(flat, settings)
-    # A trial: TF-MOT's own refusals are to come before any training.
-    _fake_quantization.wrapped(flat, treated)
-    return left
+    return _fake_quantization.wrapped(flat, _survey(flat, settings)[0])
 
 
 def rewrite(model: Any, settings: Settings, data: TrainingData, report: Report) -> Any:
@@ -73,11 +77,10 @@ def rewrite(model: Any, settings: Settings, data: TrainingData, report: Report) 
     """
     import tensorflow_model_optimization as tfmot
 
-    flat = _flat(model)
-    wrapped = _fake_quantization.wrapped(flat, _survey(flat, settings)[0])
+    wrapped = outline(model, settings)
     tensors = list(_tensors(wrapped))
     _tell_of_choice(tensors, report)
-    _tell_of_float(flat, report)
+    _tell_of_float(_flat(model), report)
     _fake_quantization.measure_ranges(wrapped, data, settings.batch_size)
     preserved = {id(tensor.variable) for tensor in tensors if tensor.kind in ("PQAT", *_fake_quantization.CLUSTERED)}
     others = [layer for layer in wrapped.layers if not preserved & {id(kernel) for kernel in _tfmot.kernels(layer)}]

@@ -18,12 +18,13 @@ from pydantic import Field, model_validator
 from pipeline.compression import Report, _calibration, _refusals
 from pipeline.compression._ai_edge import Plan, Precision
 from pipeline.compression._calibration import CalibrationSettings
-from pipeline.compression._left import tell_left
+from pipeline.compression._left import LeftReport, tell_left
 from pipeline.compression._operators import layer_names, named_operators
 from pipeline.compression._quality import Quality, Yardstick
 from pipeline.compression._selectable import MOVES, Selectable, selectable
 from pipeline.errors import StepError
 from pipeline.export import Convertible
+from pipeline.results.record import LeftLayer
 from pipeline.training.training_data import TrainingData
 
 _RANKED_ON = 64
@@ -67,7 +68,7 @@ class Settings(CalibrationSettings):
         return " and ".join(asked)
 
 
-def check_runtime(settings: Settings, runtime: str) -> None:
+def _check_runtime(settings: Settings, runtime: str) -> None:
     """Raise StepError for a fallback that is known not to run in a runtime."""
     _refusals.check_runtime(f"fallback {settings.fallback}", runtime, '"fallback: float32"')
 
@@ -93,15 +94,23 @@ class _Search:
         return self.settings.met_by(self.found[left])
 
 
+def untreated(source: Convertible, settings: Settings, data: TrainingData) -> list[LeftLayer]:
+    """Return the operators that int8 will leave whatever is chosen, by a trial; raises as ``convert``."""
+    _check(source, settings)
+    _held_out(settings, calibration_indices(settings, data), data)
+    report, tried = LeftReport(), _calibration.for_trial(settings)
+    model = selectable(source, calibration_indices(tried, data), settings.fallback, settings.io == "int8")
+    _tell_rest(source, model.leaving(()), (), report)
+    return report.left
+
+
 def convert(source: Convertible, settings: Settings, data: TrainingData, report: Report) -> bytes:
     """Return the int8 flatbuffer of ``source`` with the fewest layers left that the target can be met with.
 
     Raises:
         StepError: if the target cannot be met, with the best that was reached, or the model cannot be treated.
     """
-    check_runtime(settings, data.runtime)
-    _refusals.check_model(source, "int8")
-    _refusals.check_not_trained_for_int8(source)
+    _check(source, settings)
     indices = calibration_indices(settings, data)
     yardstick = _yardstick(source, settings, indices)
     report(0.05, "calibrating")
@@ -115,8 +124,14 @@ def convert(source: Convertible, settings: Settings, data: TrainingData, report:
     return content
 
 
-def _yardstick(source: Convertible, settings: Settings, indices: list[int]) -> Yardstick:
-    data = source.data
+def _check(source: Convertible, settings: Settings) -> None:
+    _check_runtime(settings, source.data.runtime)
+    _refusals.check_model(source, "int8")
+    _refusals.check_not_trained_for_int8(source)
+
+
+def _held_out(settings: Settings, indices: list[int], data: TrainingData) -> list[int]:
+    """Return the training samples to measure on. Raises StepError when there are too few, or no labels to need."""
     held_out = _calibration.held_out_indices(indices, data, settings.held_out_samples)
     if len(held_out) < _FEWEST_HELD_OUT:
         raise StepError(
@@ -124,11 +139,16 @@ def _yardstick(source: Convertible, settings: Settings, indices: list[int]) -> Y
             f"{len(indices)} are for calibration, which leaves {len(held_out)}; expected {_FEWEST_HELD_OUT} at least: "
             "set calibration_samples lower"
         )
-    labels = data.labels
-    if settings.max_accuracy_drop_pp is not None and (labels is None or labels.ndim != 1):
+    if settings.max_accuracy_drop_pp is not None and (data.labels is None or data.labels.ndim != 1):
         raise StepError(
             "max_accuracy_drop_pp needs x_train and y_train with one class for each sample; set min_snr_db instead"
         )
+    return held_out
+
+
+def _yardstick(source: Convertible, settings: Settings, indices: list[int]) -> Yardstick:
+    data = source.data
+    held_out, labels = _held_out(settings, indices, data), data.labels
     inputs = data.inputs(held_out)
     known = labels is not None and labels.ndim == 1
     return Yardstick(inputs, source.outputs(inputs), labels[held_out] if labels is not None and known else None)
@@ -195,11 +215,17 @@ def _tell(
     settings, samples = search.settings, len(search.yardstick.inputs)
     for layer in left:
         kinds = ", ".join(search.model.kinds(layer))
-        report.leave(layer, f"{kinds}: left in {settings.fallback}; alone in int8 it gives {sensitivity[layer]:.1f} dB")
+        said = f"{kinds}: left in {settings.fallback}; alone in int8 it gives {sensitivity[layer]:.1f} dB"
+        report.leave(layer, said, chosen=True)
     report.note(
         f"int8 throughout: {search.found[()]}; with {len(left)} of {len(sensitivity)} layers in {settings.fallback}: "
         f"{search.found[left]}; asked: {settings.target}; over {samples} held-out training samples"
     )
+    _tell_rest(source, content, left, report)
+
+
+def _tell_rest(source: Convertible, content: bytes, left: tuple[str, ...], report: Report) -> None:
+    """Report what is not in int8 though it was not chosen to be left."""
     operators = named_operators(content, layer_names(source.model))
     rest = [operator for operator in operators if operator.layer not in left and operator.name not in MOVES]
     tell_left(rest, Plan(Precision("int8"), {}), "the converter", True, report)

@@ -40,6 +40,16 @@ class Variant:
     name: str
     steps: tuple[Step, ...]
 
+    @property
+    def rewriting(self) -> list[Step]:
+        """The steps that give another Keras model, which come first."""
+        return [step for step in self.steps if compression.rewrites(step.technique)]
+
+    @property
+    def converting(self) -> list[Step]:
+        """The step that sets up the conversion, if there is one."""
+        return [step for step in self.steps if not compression.rewrites(step.technique)]
+
 
 @dataclass(frozen=True)
 class DataSource:

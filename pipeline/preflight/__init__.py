@@ -1,7 +1,7 @@
 """Pre-flight: what would crash, be refused or lie on the device is stopped before anything is pushed.
 
 Two looks at each artifact: at its operators and their versions, against what the device's runtime knows; and at what
-it computes, in that runtime on this machine, against the outputs that the baseline has in TensorFlow.
+it computes, in that runtime on this machine, against what the source model answers in TensorFlow, in float32.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from device_agent.blocks import Outcome
 from device_agent.protocol import Failure, LimitSpec, RuntimeInfo
-from pipeline.building.evidence import PREFLIGHT_SAMPLES
+from pipeline.building.evidence import EXPECTED, PREFLIGHT_SAMPLES
 from pipeline.cache import Cache
 from pipeline.config import Experiment
 from pipeline.flatbuffer.graph import read_model
@@ -57,8 +57,8 @@ def check_variants(
     environment = find_environment(target.name)
     told += _told_of(environment, target)
     if environment is not None:
-        trial = make_trial(experiment, environment, variants, samples, cache)
         files = {artifact.sha256: Path(artifact.path) for artifact in _artifacts(checked)}
+        trial = make_trial(experiment, environment, _expected(variants), samples, cache)
         stage.update(0, len(files))
         outcomes = run_trials(trial, files, cache, stage.advance)
         checked = [_judged(variant, outcomes, experiment, environment) for variant in checked]
@@ -69,6 +69,11 @@ def check_variants(
 
 def _artifacts(variants: Iterable[VariantRecord]) -> list[Artifact]:
     return [variant.artifact for variant in variants if variant.artifact and not variant.failure]
+
+
+def _expected(variants: Iterable[VariantRecord]) -> Path:
+    """Return what the source model answers: one and the same beside every artifact."""
+    return Path(_artifacts(variants)[0].path).with_name(EXPECTED)
 
 
 def _with_notes(variant: VariantRecord, told: Sequence[str]) -> VariantRecord:
@@ -107,15 +112,14 @@ def _told_of(environment: Environment | None, target: RuntimeInfo) -> tuple[str,
 def make_trial(
     experiment: Experiment,
     environment: Environment,
-    variants: Sequence[VariantRecord],
+    expected: Path,
     samples: Samples,
     cache: Cache,
 ) -> Trial:
-    """Return what the artifacts are run with: samples drawn by the seed, the baseline's outputs on them, the limits."""
+    """Return what the artifacts are run with: samples drawn by the seed, the limits, and the outputs ``expected``."""
     test = TrainingData(samples.x_test, samples.y_test, samples.scale, samples.offset, experiment.seed, "")
     indices, limits = test.fixed_indices(PREFLIGHT_SAMPLES), experiment.limits
     inputs, labels = (np.load(file, mmap_mode="r")[indices] for file in (samples.x_test, samples.y_test))
-    baseline = next((v.artifact for v in variants if v.name == experiment.baseline and v.artifact), None)
     return Trial(
         environment=environment,
         # The GPU is the device's own; the same file runs on the processor wherever it does not.
@@ -127,8 +131,8 @@ def make_trial(
         offset=samples.offset,
         metric=experiment.metric,
         limits=LimitSpec(limits.block_timeout_s, limits.memory_mib, limits.cpu_s),
-        expected=Path(baseline.path).with_name("outputs") if baseline else None,
-        expected_sha256=baseline.sha256 if baseline else "",
+        batch=experiment.measure.batch,
+        expected=expected,
     )
 
 

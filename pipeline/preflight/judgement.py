@@ -40,7 +40,8 @@ def problem_of(outcome: Outcome, artifact: Artifact, experiment: Experiment, env
         return ""
     said = "; ".join(_said(output) for output in far_off)
     return (
-        f"{where} does not compute what {experiment.baseline} does: {said}; min_snr_db is {experiment.min_snr_db:g}; "
+        f"{where} does not compute what {experiment.model.name} does in TensorFlow: {said}; "
+        f"min_snr_db is {experiment.min_snr_db:g}; "
         f"{_cause(artifact, experiment)}"
     )
 
@@ -57,7 +58,15 @@ def _cause(artifact: Artifact, experiment: Experiment) -> str:
     if here is not None and here < experiment.min_snr_db:
         return f"TensorFlow has {here:.1f} dB with it: it is another function; lower min_snr_db if that is meant"
     found = "no difference at all" if here is None else f"{here:.1f} dB"
-    return f"TensorFlow has {found} with it, so the runtime computes it wrongly; choose another"
+    return (
+        f"TensorFlow has {found} with it, so the runtime computes it wrongly; choose another; its operators: "
+        f"{', '.join(_operators(artifact))}"
+    )
+
+
+def _operators(artifact: Artifact) -> list[str]:
+    graph = read_model(Path(artifact.path).read_bytes()).main
+    return sorted({f"{operator.name} version {operator.version}" for operator in graph.operators})
 
 
 def _suspects(artifact: Artifact) -> tuple[str, ...]:

@@ -20,20 +20,23 @@ from pathlib import Path
 from device_agent.blocks import Block, Outcome, Request, outcome_from_bytes, outcome_to_bytes
 from device_agent.children import Children, Stopped
 from device_agent.job_run import failure_from
-from device_agent.protocol import DataSpec, Failure, JobSpec, LimitSpec, ModelSpec, to_json
+from device_agent.protocol import DataSpec, Failure, JobSpec, LimitSpec, MeasureSpec, ModelSpec, to_json
 from pipeline.cache import Cache, key_of, write_text
 from pipeline.preflight.environment import Environment
+from pipeline.samples import file_sha256
 
 _JOB = "0" * 16
+# Of the pass that times: one invoke shows whether the model takes a batch.
+_MEASURE = MeasureSpec(processes=1, warmup_s=0, timing_s=0, min_invokes=1, max_invokes=1)
 # What may have been so for the hour's reasons, such as another program's memory.
 _PASSING = ("timeout", "memory", "disk", "runtime", "internal")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is run where: samples as ``.npy`` files by content, and the outputs that float32 has for them.
+    """What is run where: samples as ``.npy`` files by content, and what the source model answers to them.
 
-    ``expected`` has ``outputs-0.npy`` and so on, [samples, …]; None leaves the comparison out.
+    ``expected`` is a folder with ``outputs-0.npy``, [samples, …]; ``batch`` is how many samples are timed at once.
     """
 
     environment: Environment
@@ -45,20 +48,22 @@ class Trial:
     offset: float
     metric: str
     limits: LimitSpec
-    expected: Path | None
-    expected_sha256: str
+    batch: int
+    expected: Path
 
     def key(self, sha256: str) -> str:
         """Return the key of all that the outcome for one flatbuffer depends on."""
         where = (self.environment.runtime, self.environment.version, self.delegate)
         data = (self.inputs.stem, self.labels.stem, self.scale, self.offset, self.metric)
-        return key_of("preflight", sha256, where, data, to_json(self.limits), self.expected_sha256)
+        expected = [file_sha256(file) for file in sorted(self.expected.iterdir())]
+        return key_of("preflight", sha256, where, data, to_json(self.limits), self.batch, expected)
 
     def job(self, sha256s: Sequence[str]) -> JobSpec:
         """Return the job as the agent's pass reads it."""
-        models = [ModelSpec(digest, digest, self.environment.runtime, 1, self.delegate) for digest in sha256s]
+        runtime = self.environment.runtime
+        models = [ModelSpec(digest, digest, runtime, 1, self.delegate, batch=self.batch) for digest in sha256s]
         data = DataSpec(self.inputs.stem, self.labels.stem, self.samples, self.scale, self.offset)
-        return JobSpec("preflight", tuple(models), data, self.metric, limits=self.limits)
+        return JobSpec("preflight", tuple(models), data, self.metric, measure=_MEASURE, limits=self.limits)
 
 
 def run_trials(trial: Trial, files: dict[str, Path], cache: Cache, on_done: Callable[[], None]) -> dict[str, Outcome]:
@@ -101,7 +106,15 @@ def _run_all(trial: Trial, home: Path, sha256s: Sequence[str], on_done: Callable
 
 
 def _run(trial: Trial, home: Path, job: JobSpec, place: int, children: Children) -> Outcome:
-    block = Block("scoring", place)
+    scored = _run_block(trial, home, job, Block("scoring", place), children)
+    if trial.batch == 1 or isinstance(scored, Failure):
+        return scored
+    # Scoring takes one sample at a time; only what is timed takes them together.
+    timed = _run_block(trial, home, job, Block("timing", place), children)
+    return timed if isinstance(timed, Failure) else scored
+
+
+def _run_block(trial: Trial, home: Path, job: JobSpec, block: Block, children: Children) -> Outcome:
     request = Request(str(home), _JOB, job, block, os.getpid(), time.monotonic())
     asked, answered = (request.scratch / f"{block.name}.{end}" for end in ("request.json", "json"))
     asked.write_text(json.dumps(to_json(request)), encoding="ascii")
@@ -109,9 +122,9 @@ def _run(trial: Trial, home: Path, job: JobSpec, place: int, children: Children)
     try:
         ended = children.run(command, request.wall_s)
     except Stopped:
-        return Failure(job.models[place].name, "internal", "stopped")
+        return Failure(job.models[block.model].name, "internal", "stopped")
     except OSError as error:
-        return Failure(job.models[place].name, "runtime", f"{command[0]}: {error.strerror}")
+        return Failure(job.models[block.model].name, "runtime", f"{command[0]}: {error.strerror}")
     return outcome_from_bytes(answered.read_bytes()) if answered.is_file() else failure_from(ended, request)
 
 
@@ -126,7 +139,7 @@ def _home(folder: Path, trial: Trial, files: dict[str, Path]) -> Iterator[Path]:
             made.mkdir(parents=True)
         for name, file in {**files, trial.inputs.stem: trial.inputs, trial.labels.stem: trial.labels}.items():
             (blobs / name).symlink_to(file.absolute())
-        for file in trial.expected.iterdir() if trial.expected else ():
+        for file in trial.expected.iterdir():
             (job / "blocks" / file.name).symlink_to(file.absolute())
         yield home
     finally:

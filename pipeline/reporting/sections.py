@@ -41,6 +41,7 @@ def details(record: RunRecord) -> tuple[tuple[str, Lines], ...]:
         ("Sustained", _lines(record, _sustained)),
         ("Power", _lines(record, _power)),
         ("Where the time goes", _lines(record, _operators)),
+        ("Weights after each step", _weights(record)),
     )
     return tuple((title, lines) for title, lines in found if lines)
 
@@ -122,11 +123,27 @@ def _lines(record: RunRecord, text: Callable[[VariantRecord], str]) -> Lines:
 
 
 def _steps(record: RunRecord) -> Lines:
+    return _of_steps(record, lambda found: f"{_explained(found.step)} {_evidence(found, record.metric)}")
+
+
+def _of_steps(record: RunRecord, text: Callable[[StepEvidence], str]) -> Lines:
     return tuple(
-        (f"{variant.name}: {evidence.step}", f"{_explained(evidence.step)} {_evidence(evidence, record.metric)}")
+        (f"{variant.name}: {evidence.step}", said)
         for variant in record.variants
         if variant.artifact
         for evidence in variant.artifact.evidence
+        if (said := text(evidence))
+    )
+
+
+def _weights(record: RunRecord) -> Lines:
+    """Return the zeros and distinct values of each tensor, as each step left them."""
+    return _of_steps(
+        record,
+        lambda found: "; ".join(
+            f"{tensor.name} {list(tensor.shape)} {tensor.dtype}: {tensor.zeros:.1%} zeros, {tensor.distinct:,} distinct"
+            for tensor in found.tensors
+        ),
     )
 
 

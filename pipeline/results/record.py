@@ -62,10 +62,11 @@ class TensorEvidence:
 
 @dataclass(frozen=True)
 class LeftLayer:
-    """A layer, or an operator, that a step leaves as it is, and why."""
+    """A layer, or an operator, that a step leaves as it is, and why; ``chosen`` if it could have been treated."""
 
     layer: str
     reason: str
+    chosen: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import compression
 from pipeline.config import Step, experiment_schema, load_experiment
 from pipeline.errors import ConfigError
 from pipeline.results.record import BudgetLine
@@ -29,13 +30,18 @@ def test_the_reference_experiment_is_valid_and_has_the_five_variants():
     assert experiment.model.name == "fashion_mnist.keras"
 
 
+def test_the_tour_has_every_technique():
+    experiment = load_experiment(Path("configs/experiments/compression_tour.yaml"))
+    assert {step.technique for variant in experiment.variants for step in variant.steps} == set(compression.known())
+
+
 def test_paths_are_relative_to_the_file_and_defaults_are_filled_in(tmp_path):
     experiment = load_experiment(
         written(tmp_path, OWN + "  q:\n    - quantization: {mode: int8}\nbudget: {p50_ms: 5}\n")
     )
     assert experiment.model == tmp_path / "my.keras"
     assert experiment.data.file == tmp_path / "d.npz"
-    settings = {"mode": "int8", "calibration_samples": 200, "io": None, "allow_float": False}
+    settings = {"mode": "int8", "calibration_samples": 200, "io": None, "allow_float": False, "strict": False}
     settings |= {"block_size": None, "overrides": []}
     assert experiment.variants[1].steps == (Step("quantization", settings, {"mode": "int8"}),)
     assert experiment.baseline == "float32"

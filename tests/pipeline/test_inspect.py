@@ -56,6 +56,17 @@ def test_recipe_operators_tensors_and_cost_are_printed(artifact):
     assert [line for line in said if line == "t1 64×4 float32 1,024 5.9% 17 —"]
 
 
+def test_scales_are_printed_for_each_tensor_or_channel():
+    done = inspect(Path(__file__).parents[2] / "device_agent" / "golden" / "golden.tflite")
+    said = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    for line in (
+        "output tensor15 1×10 int8 scale 0.015, zero point 5",
+        "tensor1 8×3×3×3 int8 216 0.5% 147 8 scales on axis 0, 0.00115 to 0.00351",
+        "tensor14 10×8 int8 80 0.0% 69 scale 0.01, zero point 0",
+    ):
+        assert line in said, said
+
+
 def test_json_has_everything(artifact):
     found = json.loads(inspect("--json", artifact).stdout)
     assert found["recipe"]["calibration_indices"] == list(range(0, 40, 2))

@@ -64,7 +64,7 @@ def test_a_batch_that_the_graph_does_not_take_fails_with_the_reason(bench):
     done = bench.edgepress("run", bench.experiment(measure=measure), "--quiet")
     assert done.returncode == 1
     [variant] = bench.record()["variants"]
-    assert variant["failure"]["kind"] == "load"
+    assert variant["failure"]["kind"] == "preflight"
     assert "batch" in variant["failure"]["message"]
 
 

@@ -26,7 +26,7 @@ def test_a_variant_is_stopped_alone_and_not_pushed_and_the_others_are_measured(f
     float32, int8 = fresh_bench.record()["variants"]
     assert (float32["valid"], float32["failure"], int8["measurement"]) == (True, None, None)
     assert int8["failure"]["kind"] == "preflight"
-    assert "litert 2.3.0 on this machine does not compute what float32 does" in int8["failure"]["message"]
+    assert "litert 2.3.0 on this machine does not compute what keras3.keras does" in int8["failure"]["message"]
     assert "min_snr_db is 90; TensorFlow has " in int8["failure"]["message"]
     assert "pre-flight: stopped int8" in done.stdout
     assert float32["artifact"]["sha256"] in pushed(fresh_bench)

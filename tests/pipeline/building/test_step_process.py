@@ -20,7 +20,7 @@ def inspect(model, timeout_s: float = 120) -> StepProcess:
     files = {"inputs_file": str(samples), "labels_file": str(samples)}
     data = {**files, "scale": 1.0, "offset": 0.0, "seed": 0, "runtime": "", "dtype": "", "teacher": None}
     score = {**files, "metric": "top1", "reference_file": None}
-    request = {"kind": "inspect", "source": str(model), "format": "keras3", "survey": [], "data": data, "score": score}
+    request = {"kind": "inspect", "source": str(model), "format": "keras3", "data": data, "score": score}
     return StepProcess("inspect", request, timeout_s)
 
 

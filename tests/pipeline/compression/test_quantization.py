@@ -84,6 +84,21 @@ def odd(converted):
     return converted({name: ("quantization", *case) for name, case in ODD.items()})
 
 
+@pytest.fixture(scope="module")
+def graphs(converted):
+    """Each mode that names no layer, on a SavedModel without Keras's layers; one that names an operator's output."""
+    cases = {name: settings for name, (settings, *_) in MODES.items() if "layers" not in str(settings)}
+    cases["named"] = {"mode": "float32", "overrides": [{"layers": "*conv2d_1*", "mode": "int8"}]}
+    return converted({name: ("quantization", case, {"model": "saved_model"}) for name, case in cases.items()})
+
+
+def test_a_model_without_layers_takes_each_mode(graphs):
+    for name, found in graphs.items():
+        _, dtypes, end, least_db = MODES["float32_int8_layer" if name == "named" else name]
+        assert (found["dtypes"], found["ends"]) == (dtypes, [end, end]), name
+        assert found["snr_db"] > least_db, name
+
+
 @pytest.mark.parametrize("name", MODES)
 def test_each_mode_has_its_types_is_smaller_and_works(modes, name):
     _, dtypes, end, least_db = MODES[name]

@@ -17,6 +17,7 @@ CASES = {
     "clustered": ["plain", [CLUSTERING, QAT], []],
     "clustered, wide": ["wide", [["weight_clustering", {"clusters": 4}], QAT], ["flatbuffers"]],
     "one of both": ["tiny", [["magnitude_pruning", {"include": ["dense*"]}], QAT], []],
+    "chosen": ["plain", [[NAME, {"epochs": 1, "exclude": ["head"]}]], []],
     "in part": ["in_part", [QAT], ["flatbuffers"]],
     "mixed": ["mixed", NAME, []],
     "clashing": ["clashing", NAME, []],
@@ -103,6 +104,11 @@ def test_each_tensor_is_treated_by_its_own_zeros(done):
     kinds = [note.split(" ")[0] for note in done["one of both"]["notes"]]
     assert kinds == ["QAT", "PQAT"]
     assert [round(share, 1) for share, _ in tensors(done["one of both"]).values()] == [0, 0, 0.8]
+
+
+def test_layers_are_chosen_by_name(done):
+    assert done["chosen"]["left"]["head"] == "Dense: left out by include or exclude"
+    assert done["chosen"]["notes"][0] == "QAT (nothing to keep): conv/kernel"
 
 
 def test_what_tf_mot_does_not_quantize_is_left_in_float_and_named(done):

@@ -48,7 +48,7 @@ class Notes:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def leave(self, layer: str, reason: str) -> None:
+    def leave(self, layer: str, reason: str, chosen: bool = False) -> None:
         raise AssertionError("what is left is told by untreated")
 
 

@@ -1,5 +1,6 @@
 """ONNX models through the real converter, and through the real command line."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from pipeline.flatbuffer.recipe import recipe_of
 
 NEEDED = ("onnx", "onnx2keras", "onnxruntime")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -91,6 +94,9 @@ def test_an_onnx_model_goes_from_init_to_report(bench, onnx_models):
         tensor["name"] for tensor in pruned["evidence"][0]["tensors"]
     }
     assert "laid out with channels last" in record["data_source"]
+    recipe = recipe_of(Path(pruned["path"]).read_bytes())
+    assert recipe.inputs["model"] == hashlib.sha256((bench.models / "images.onnx").read_bytes()).hexdigest()
+    assert {"onnx2keras", "ai-edge-litert"} <= set(recipe.toolchain) & set(pruned["toolchain"])
     again = bench.edgepress("run", bench.experiment("images.onnx", "nchw.npz"), "--reuse")
     assert again.stdout.count("from the cache") == 1, again.stdout + again.stderr
 

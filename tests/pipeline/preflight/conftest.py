@@ -58,6 +58,7 @@ class Flight:
         self.experiment = replace(load_experiment(folder / "e.yaml"), **changes)
         self.samples = npz_samples(files / "data.npz", self.cache, None, None)
         self.files = files
+        self.expected = files / "float32" / "expected"
 
     def variant(self, name: str, model: Path | None = None, snr_db: float = 40.0) -> VariantRecord:
         """Return a variant whose file has ``snr_db`` in TensorFlow."""

@@ -53,9 +53,14 @@ def test_a_file_that_the_runtime_computes_wrongly_is_stopped_by_its_outputs_alon
     checked = trip.check(trip.variant("float32"), trip.variant("wi8"), version="2.13.0")
     assert checked["float32"].failure is None
     message = checked["wi8"].failure.message
-    assert message.startswith("tflite_runtime 2.14.0 on this machine does not compute what float32 does: output ")
+    assert message.startswith(
+        "tflite_runtime 2.14.0 on this machine does not compute what float32.tflite does in TensorFlow: output "
+    )
     assert re.search(r"has a signal-to-noise ratio of -?[0-2]\.\d dB over 32 samples; min_snr_db is 5;", message)
-    assert message.endswith("TensorFlow has 40.0 dB with it, so the runtime computes it wrongly; choose another")
+    assert message.endswith(
+        "TensorFlow has 40.0 dB with it, so the runtime computes it wrongly; choose another; its operators: "
+        "FULLY_CONNECTED version 1"
+    )
     assert checked["float32"].notes == (
         "operators not compared before the push: known are those of litert 2.3.0, tflite_runtime 2.14.0; not "
         "tflite_runtime 2.13.0",
@@ -114,15 +119,25 @@ def test_outputs_nearer_than_asked_pass_and_further_ones_do_not(flight):
     assert message.endswith("lower min_snr_db if that is meant")
 
 
-def test_without_the_baseline_only_what_crashes_or_is_refused_can_be_stopped(flight):
+def test_what_lies_is_stopped_though_no_float32_variant_is_there(flight):
     trip = flight("tflite_runtime")
-    assert trip.check(trip.variant("wi8"), version="2.13.0")["wi8"].failure is None
+    message = trip.check(trip.variant("wi8"), version="2.13.0")["wi8"].failure.message
+    assert "does not compute what float32.tflite does in TensorFlow" in message
 
 
-def without_python(trip, variants):
-    """The trial of these variants in an environment whose Python is gone."""
+@pytest.mark.parametrize(("name", "fits"), [("float32", True), ("fixed", False)])
+def test_a_batch_that_the_graph_does_not_take_is_stopped(flight, name, fits):
+    trip = flight("litert")
+    trip.experiment = replace(trip.experiment, measure=replace(trip.experiment.measure, batch=4))
+    failure = trip.check(trip.variant("float32"), trip.variant(name))[name].failure
+    assert (failure is None) == fits
+    assert fits or ("litert 2.3.0 on this machine refuses it: " in failure.message and "batch" in failure.message)
+
+
+def without_python(trip):
+    """The trial in an environment whose Python is gone."""
     gone = replace(find_environment(trip.experiment.runtime), python="/nonexistent/python")
-    return make_trial(trip.experiment, gone, variants, trip.samples, trip.cache)
+    return make_trial(trip.experiment, gone, trip.expected, trip.samples, trip.cache)
 
 
 def test_what_was_run_before_is_not_run_again(flight):
@@ -130,7 +145,7 @@ def test_what_was_run_before_is_not_run_again(flight):
     variants = [trip.variant("float32"), trip.variant("recursive_if", CRASHING / "recursive_if.tflite")]
     trip.check(*variants)
     files = {variant.artifact.sha256: Path(variant.artifact.path) for variant in variants}
-    outcomes = run_trials(without_python(trip, variants), files, trip.cache, lambda: None)
+    outcomes = run_trials(without_python(trip), files, trip.cache, lambda: None)
     assert outcomes[variants[0].artifact.sha256].parity[0].samples == 32
     assert outcomes[variants[1].artifact.sha256].message == "scoring ended with SIGSEGV"
     assert not list((trip.cache.folder / "preflight").glob(".part-*"))
@@ -140,7 +155,7 @@ def test_a_runtime_that_does_not_start_stops_nothing_and_is_told_and_tried_again
     trip = flight("tflite_runtime")
     variant = trip.variant("float32")
     files = {variant.artifact.sha256: Path(variant.artifact.path)}
-    [outcome] = run_trials(without_python(trip, [variant]), files, trip.cache, lambda: None).values()
+    [outcome] = run_trials(without_python(trip), files, trip.cache, lambda: None).values()
     assert unable(outcome) == "not run before the push: /nonexistent/python: No such file or directory"
     assert trip.check(variant)["float32"].notes == ()
     assert [path.suffix for path in (trip.cache.folder / "preflight").iterdir()] == [""]
@@ -158,7 +173,7 @@ def test_a_machine_without_the_runtime_says_so_and_compares_operators_all_the_sa
 
 def test_the_gpu_s_file_is_run_on_the_processor(flight):
     trip = flight("litert", delegate="gpu")
-    trial = make_trial(trip.experiment, find_environment("litert"), [], trip.samples, trip.cache)
+    trial = make_trial(trip.experiment, find_environment("litert"), trip.expected, trip.samples, trip.cache)
     assert trial.delegate == "xnnpack"
     assert trip.check(trip.variant("float32"))["float32"].failure is None
 
