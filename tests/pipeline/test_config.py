@@ -64,8 +64,8 @@ def test_a_step_with_bad_settings_is_told_with_its_place(tmp_path):
     assert messages(tmp_path, OWN + "  q:\n    - quantization:\n        mode: int7\n        calib: 3\n") == [
         '9: variants.q[0].quantization.mode is "int7"; expected one of float32, float16, dynamic_range, '
         "int8_weight_only, int8, int16x8, int4",
-        '10: unknown key "variants.q[0].quantization.calib"; known: calibration_samples, mode, io, allow_float, '
-        "block_size, overrides",
+        '10: unknown key "variants.q[0].quantization.calib"; known: strict, calibration_samples, mode, io, '
+        "allow_float, block_size, overrides",
     ]
 
 
