@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from pipeline.agent_client import AgentClient, Blob
 from pipeline.cache import Cache, key_of, write_text
 from pipeline.config import Experiment
 from pipeline.devices.agent_stream import printable
-from pipeline.errors import AgentError, UsageError
+from pipeline.errors import AgentError, DeviceUnreachable, UsageError
 from pipeline.reporting.progress import Progress, Stage
 from pipeline.results.comparison import is_disturbed
 from pipeline.results.record import Artifact, OperatorTime
@@ -177,7 +178,9 @@ def measure(
             job_id = client.submit(spec)
         _follow(client, job_id, progress)
         _collect(client, job_id, cache, key)
-        client.release()
+        # The results are here: a connection that is cut now does not matter, and the lease ends by itself.
+        with suppress(DeviceUnreachable):
+            client.release()
         return _loaded(folder, reused=False)
 
 

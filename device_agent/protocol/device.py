@@ -74,7 +74,8 @@ class DeviceState:
     """The board as it is just now: its state, and how many cores others than the agent keep busy.
 
     ``swap_bytes`` is the room in swap space, used or not; ``utc_s`` the board's own clock in seconds since 1970;
-    ``busiest`` None where the agent may not see what others run.
+    ``busiest`` None where the agent may not see what others run; ``tells_throttling`` whether the board has firmware
+    that tells of it.
     """
 
     state: BoardState
@@ -82,6 +83,7 @@ class DeviceState:
     other_cpus: Optional[float] = None
     swap_bytes: Optional[int] = None
     busiest: Optional[BusyProcess] = None
+    tells_throttling: bool = False
 
     def __post_init__(self) -> None:
         check_range("utc_s", self.utc_s, 0, 1 << 40)

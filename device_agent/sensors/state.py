@@ -46,7 +46,8 @@ def read_device_state(root: Path = Path("/")) -> DeviceState:
     busiest = busiest_between(times_s, cpu_times_s(root), after.monotonic_s - before.monotonic_s, root)
     others = conditions_between(before, after, ConditionSpec()).other_cpus
     swap_bytes = read_kib(root / "proc/meminfo", "SwapTotal")
-    return DeviceState(read_state(root), time.time(), others, swap_bytes, busiest)
+    tells_throttling = read_throttle_bits(root) is not None
+    return DeviceState(read_state(root), time.time(), others, swap_bytes, busiest, tells_throttling)
 
 
 def _swap_used_bytes(root: Path) -> int | None:

@@ -84,6 +84,10 @@ def _of_state(state: DeviceState, conditions: ConditionSpec, apart_s: float) -> 
     yield _clock(state, apart_s)
 
 
+def _untold(what: str) -> Finding:
+    return Finding(what, None, "the board does not tell")
+
+
 def _governor(state: DeviceState) -> Finding:
     governors = tuple(map(printable, state.state.governors))
     if not governors:
@@ -108,7 +112,7 @@ def _throttling(state: DeviceState) -> Finding:
         return Finding("throttling", False, text, "watch vcgencmd get_throttled")
     if earlier:
         return Finding("throttling", False, f"none now; since boot: {_needs(earlier)}, then a reboot", "sudo reboot")
-    return Finding("throttling", True, "none")
+    return Finding("throttling", True, "none") if state.tells_throttling else _untold("throttling")
 
 
 def _needs(faults: tuple[str, ...]) -> str:
@@ -120,7 +124,7 @@ def _needs(faults: tuple[str, ...]) -> str:
 def _temperature(state: DeviceState, conditions: ConditionSpec) -> Finding:
     zones = state.state.temperatures_c
     if not zones:
-        return Finding("temperature", None, "the board does not tell")
+        return _untold("temperature")
     hottest = max(zones, key=lambda zone: zone.value)
     text, most = f"{hottest.value:.1f} C ({printable(hottest.name)})", conditions.max_temperature_c
     if most is None or hottest.value <= most - conditions.cooldown_c:
@@ -134,7 +138,9 @@ def _temperature(state: DeviceState, conditions: ConditionSpec) -> Finding:
 
 def _swap(state: DeviceState) -> Finding:
     used, room = state.state.swap_used_bytes, state.swap_bytes
-    if used is None or not room:
+    if used is None or room is None:
+        return _untold("swap")
+    if not room:
         return Finding("swap", True, "none")
     if used:
         text = f"{used / 2**20:.0f} MiB of it are in use; a block that swaps does not count"
@@ -146,7 +152,7 @@ def _swap(state: DeviceState) -> Finding:
 def _load(state: DeviceState, conditions: ConditionSpec) -> Finding:
     others, most = state.other_cpus, conditions.max_other_cpus
     if others is None:
-        return Finding("other load", None, "the board does not tell")
+        return _untold("other load")
     text = f"others keep {others:.2f} cores busy"
     if most is None or others <= most:
         return Finding("other load", True, text)

@@ -95,7 +95,8 @@ def _ask(device: Device, handshakes: Handshakes) -> tuple[str, str]:
     except AgentMissing as error:
         if not error.is_installed:
             raise
-        return "up, idle", ""
+        # Nobody starts one of another user's when it is needed: that is the system's to do.
+        return ("agent stopped" if device.as_user else "up, idle"), ""
     finally:
         transport.close()
     is_busy = any(job.state not in FINAL_STATES for job in status.jobs)

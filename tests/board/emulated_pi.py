@@ -46,8 +46,8 @@ class Running:
     def await_line(self, beginning: str) -> None:
         """Return once a line that begins so was printed; fail when the command ends without."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._ended or self._said(beginning), LONGEST_S)
-        assert self._said(beginning), "".join(self.lines)
+            assert self._changed.wait_for(lambda: self._ended or self.said(beginning), LONGEST_S)
+        assert self.said(beginning), "".join(self.lines)
 
     def goes_on_for(self, duration_s: float) -> bool:
         """Wait for ``duration_s``; return whether the command is still under way then."""
@@ -69,7 +69,8 @@ class Running:
             assert self._changed.wait_for(lambda: self._ended, 60)
         return code, "".join(self.lines)
 
-    def _said(self, beginning: str) -> bool:
+    def said(self, beginning: str) -> bool:
+        """Whether a line that begins so was printed."""
         return any(line.startswith(beginning) for line in self.lines)
 
     def _read(self) -> None:
@@ -174,8 +175,8 @@ class EmulatedPi:
 
     def await_agent(self) -> None:
         """Return once the agent answers that the board has started by itself."""
-        command = ("sudo", "-n", "-u", "edgepress") if self.is_system else ()
-        words = (*command, self.agent, "status", "--home", self.agent_home)
+        scope, become = ("--system", ("sudo", "-n", "-u", "edgepress")) if self.is_system else ("--user", ())
+        words = (scope, *become, self.agent, "status", "--home", self.agent_home)
         self.python(on_board.AWAIT_AGENT, *words, str(AGENT_STARTS_S))
 
     @property
@@ -195,9 +196,9 @@ class EmulatedPi:
         """Return the current release below ``root``, and a digest of each that has its name."""
         return dict(json.loads(self.python(on_board.RELEASES, root)))
 
-    def files(self) -> set[str]:
-        """Return all that is on the board where an installation could leave something."""
-        return set(json.loads(self.python(on_board.FILES, as_root=True)))
+    def leftovers(self) -> set[str]:
+        """Return all that is on the board where an installation could leave something, users and processes too."""
+        return set(json.loads(self.python(on_board.LEFTOVERS, as_root=True)))
 
     def end(self) -> None:
         """Cut the board off, and remove its image, which nobody else can use."""

@@ -11,6 +11,7 @@ for pair in qemu-system-aarch64:qemu-system-arm qemu-img:qemu-utils qemu-aarch64
     mmdebstrap:mmdebstrap arch-test:arch-test cpio:cpio depmod:kmod mke2fs:e2fsprogs ssh:openssh-client; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
+[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 # What stands in for root where an image is built without it.
 [ "$(id -u)" = 0 ] || command -v newuidmap >/dev/null || missing="$missing uidmap"
 handler=/proc/sys/fs/binfmt_misc/qemu-aarch64

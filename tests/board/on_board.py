@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-# Waits until the agent answers, which nobody has started but the board itself.
+# Waits until the agent answers and systemd has it for running, which nobody has told it but the board itself: an agent
+# that a host has started when it came is no part of a unit.
 AWAIT_AGENT = """
 import subprocess, sys, time
-*command, deadline_s = sys.argv[1:]
+scope, *command, deadline_s = sys.argv[1:]
 deadline = time.monotonic() + float(deadline_s)
-while subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+def is_well(command):
+    try:
+        return subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=float(deadline_s)
+        ).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+while not (is_well(["systemctl", scope, "is-active", "edgepress-agent"]) and is_well(command)):
     if time.monotonic() > deadline:
-        sys.exit("no agent answers after %s s" % deadline_s)
+        sys.exit("no agent of the board's own answers after %s s" % deadline_s)
     time.sleep(0.5)
 """
 
@@ -60,13 +68,22 @@ folders = [path for path in (root / "releases").glob("[0-9a-f]*") if path.is_dir
 print(json.dumps({"current": target("current"), "releases": {path.name: digest(path) for path in folders}}))
 """
 
-# All that is there, by name, where an installation could leave something.
-FILES = """
-import json, os
-found = []
+# All that is there, by name, where an installation could leave something: files, users and groups, processes.
+LEFTOVERS = """
+import grp, json, os, pathlib, pwd
+found = ["user " + user.pw_name for user in pwd.getpwall()] + ["group " + group.gr_name for group in grp.getgrall()]
 for top in ("/etc", "/home", "/opt", "/usr/local", "/var/lib", "/var/spool", "/root", "/srv"):
     for folder, folders, files in os.walk(top):
         found += [os.path.join(folder, name) for name in folders + files]
+for top in ("/tmp", "/run", "/run/user/1000", "/var/tmp"):
+    found += [str(path) for path in pathlib.Path(top).glob("*edgepress*")]
+for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    try:
+        words = path.read_bytes().split(b"\\0")
+    except OSError:
+        continue
+    if any(b"edgepress-agent" in word for word in words):
+        found.append("process " + b" ".join(words).decode(errors="replace"))
 print(json.dumps(sorted(found)))
 """
 

@@ -1,6 +1,7 @@
 """What goes wrong in the field, on a real arm64 system: a bad network, a full disk, a wrong clock."""
 
 import json
+import re
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from board_experiments import write_fashion_mnist, write_subset
 pytestmark = [pytest.mark.board, pytest.mark.tensorflow, pytest.mark.timeout(2 * 3600)]
 
 ONE = {"float32": []}
+DROPPED = re.compile(r"dropped (\d+)")
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +41,23 @@ def bad_network(provisioned):
 
 def test_with_delay_and_loss_all_is_as_without_but_slower(bad_network, experiment, tmp_path):
     begin = time.monotonic()
+    bad_network.ssh("true")
+    reached_s = time.monotonic() - begin
+    # An SSH connection takes several round trips.
+    assert reached_s > 1
+    begin = time.monotonic()
     bad_network.edgepress("device", "check", "emulated-pi")
     checked_s = time.monotonic() - begin
     printed = run(bad_network, experiment(), tmp_path)
     assert "float32 may ship" in printed
     assert bad_network.blobs()["wrong"] == []
-    bad_network.log(f"200 ms and 3 % loss: checked in {checked_s:.0f} s, a run in {time.monotonic() - begin:.0f} s")
+    run_s = time.monotonic() - begin - checked_s
+    counted = bad_network.ssh("/sbin/tc", "-s", "qdisc", "show", "dev", "eth0")
+    assert "netem" in counted and int(DROPPED.search(counted).group(1)) > 0, counted
+    bad_network.log(
+        f"200 ms and 3 % loss: reached in {reached_s:.1f} s, checked in {checked_s:.0f} s, a run in {run_s:.0f} s; "
+        f"{DROPPED.search(counted).group(1)} packets of the board's were lost"
+    )
 
 
 @pytest.fixture

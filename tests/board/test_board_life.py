@@ -1,6 +1,7 @@
 """What the board is before anybody has done anything to it, and that it comes back to that."""
 
 import json
+import socket
 
 import pytest
 
@@ -13,7 +14,8 @@ def test_a_bare_board_has_a_python_and_nothing_to_install_with(bare):
         assert "ModuleNotFoundError" in bare.python(
             f"try:\n import {module}\nexcept ModuleNotFoundError as error:\n print(repr(error))\n"
         ), module
-    assert bare.ssh("sh", "-c", "'command -v gcc cc make uv || true'") == ""
+    for program in ("gcc", "cc", "make", "uv"):
+        assert bare.ssh("sh", "-c", f"'command -v {program} || true'") == "", program
 
 
 def test_the_board_is_an_arm64_debian_with_systemd_that_says_it_is_emulated(bare):
@@ -25,15 +27,21 @@ def test_the_board_is_an_arm64_debian_with_systemd_that_says_it_is_emulated(bare
 
 def test_the_board_reaches_nothing_this_host_included(bare):
     script = (
-        "import socket\n"
-        "for host, port in (('10.0.2.2', 22), ('10.0.2.3', 53), ('1.1.1.1', 443)):\n"
+        "import socket, sys\n"
+        "for host, port in (('10.0.2.2', int(sys.argv[1])), ('10.0.2.3', 53), ('1.1.1.1', 443)):\n"
         "    try:\n"
         "        socket.create_connection((host, port), timeout=5)\n"
         "        print('reached', host)\n"
         "    except OSError:\n"
         "        pass\n"
     )
-    assert bare.python(script) == ""
+    # What QEMU would lead to, did it let the board out: 10.0.2.2 is this host's loopback.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert bare.python(script, str(server.getsockname()[1])) == ""
+
+
+def test_a_command_is_run_on_the_board_by_the_command_line(bare):
+    assert bare.edgepress("board", "ssh", "--", "uname", "-m").splitlines()[-1] == "aarch64"
 
 
 def test_a_reset_takes_seconds_and_leaves_nothing_of_what_was_done(bare):

@@ -1,6 +1,7 @@
 """From a bare board to a running agent, as its user and as the system's, and back to bare; and what may go wrong."""
 
 import time
+from contextlib import contextmanager
 
 import pytest
 from board_experiments import write_fashion_mnist, write_subset
@@ -25,7 +26,7 @@ def provision(pi, *words: str, **more) -> str:
 def clean(bare):
     """A bare board, and what is on it."""
     bare.reset()
-    return bare, bare.files()
+    return bare, bare.leftovers()
 
 
 def cold_boot_s(pi) -> float:
@@ -46,7 +47,7 @@ def test_as_its_user_from_bare_to_an_agent_that_answers_and_back(clean, tmp_path
     pi.await_agent()
     assert "nothing changed: emulated-pi has release" in provision(pi, *BOTH)
     pi.edgepress("device", "unprovision", "emulated-pi")
-    assert pi.files() - before == set()
+    assert pi.leftovers() - before == set()
 
 
 @pytest.mark.tensorflow
@@ -67,16 +68,33 @@ def test_from_bare_to_measured_is_told_as_the_ratio_to_a_plain_boot(clean, tmp_p
     )
 
 
-def test_as_the_system_the_agent_has_a_user_of_its_own_that_nobody_else_can_read(clean):
+@pytest.mark.tensorflow
+def test_as_the_system_it_measures_and_has_a_user_of_its_own_that_nobody_else_can_read(clean, tmp_path):
     pi, before = clean
     provision(pi, *BOTH, "--system")
+    data = write_subset(tmp_path, scored=20, trained=2000)
+    path = write_fashion_mnist(tmp_path, "litert", data, variants={"float32": []})
+    with only_the_rule_of_the_installation(pi):
+        assert "float32 may ship" in pi.edgepress("run", str(path), "--output", str(tmp_path / "runs"))
+        for words in (("id",), ("-u", "edgepress", "id")):
+            assert pi.ssh("sudo", "-n", *words, ok=False) == "", words
+        # By itself, without becoming the agent's user, it does not get to the agent.
+        asked = (pi.agent, "status", "--home", pi.agent_home, ">/dev/null", "2>&1", ";", "echo", "$?")
+        assert int(pi.ssh(*asked)) != 0
+    assert pi.blobs()["blobs"] >= 3 and pi.blobs()["wrong"] == []
     assert pi.is_system
     pi.await_agent()
     unit = pi.ssh("systemctl", "show", "edgepress-agent", "-p", "User,NoNewPrivileges,ProtectSystem,MemoryMax,TasksMax")
     for line in ("User=edgepress", "NoNewPrivileges=yes", "ProtectSystem=strict"):
         assert line in unit.splitlines()
     assert "infinity" not in unit
-    for path in ("/var/lib/edgepress", "/var/lib/edgepress/agent.sock", "/var/lib/edgepress/blobs"):
+    inside = (
+        "agent.sock",
+        "blobs",
+        "jobs",
+        *pi.ssh("sudo", "-n", "sh", "-c", "'cd /var/lib/edgepress; ls blobs/*'").split(),
+    )
+    for path in ("/var/lib/edgepress", *(f"/var/lib/edgepress/{name}" for name in inside)):
         pi.ssh("sudo", "-n", "test", "-e", path)
         assert pi.ssh("cat", path, ok=False) == "" and pi.ssh("ls", path, ok=False) == "", path
     listening = pi.ssh("ss", "--listening", "--tcp", "--udp", "--no-header", "--numeric").splitlines()
@@ -84,7 +102,22 @@ def test_as_the_system_the_agent_has_a_user_of_its_own_that_nobody_else_can_read
     cold_boot_s(pi)
     pi.await_agent()
     pi.edgepress("device", "unprovision", "emulated-pi")
-    assert pi.files() - before == set()
+    assert pi.leftovers() - before == set()
+
+
+@contextmanager
+def only_the_rule_of_the_installation(pi):
+    """Take from the user all that sudo lets it do but what the installation has added; systemd is to give it back."""
+    asked, kept, rule = "/home/pi/give-back", "/root/sudoers-pi", "/etc/sudoers.d/pi"
+    pi.ssh("sudo", "-n", "cp", "-p", rule, kept)
+    pi.ssh("sudo", "-n", "systemd-run", f"--path-property=PathExists={asked}", "mv", kept, rule)
+    pi.ssh("sudo", "-n", "rm", rule)
+    try:
+        yield
+    finally:
+        pi.ssh("touch", asked)
+        pi.ssh("until", "sudo", "-n", "true", ";", "do", "sleep", "0.5", ";", "done")
+        pi.ssh("rm", asked)
 
 
 def test_an_upgrade_replaces_the_agent_and_keeps_the_one_before(clean, tmp_path):
@@ -114,7 +147,7 @@ def test_as_the_system_it_is_upgraded_and_goes_back_from_one_that_does_not_start
     pi.await_agent()
     assert "9.9.0" in pi.edgepress("device", "check", "emulated-pi", tree=tmp_path / "next")
     pi.edgepress("device", "unprovision", "emulated-pi")
-    assert pi.files() - before == set()
+    assert pi.leftovers() - before == set()
 
 
 def broken_tree(folder):
@@ -140,7 +173,7 @@ def test_a_full_disk_is_told_before_the_agent_is_sent_and_with_room_it_is_provis
     pi.empty_disk()
     provision(pi, *words)
     pi.edgepress("device", "unprovision", "emulated-pi")
-    assert pi.files() - before == set()
+    assert pi.leftovers() - before == set()
 
 
 @pytest.mark.parametrize("stamp", ["1999-01-01 00:00:00", "2037-12-31 00:00:00"])

@@ -33,6 +33,7 @@ CALM = DeviceState(
     utc_s=0.0,
     other_cpus=0.02,
     swap_bytes=0,
+    tells_throttling=True,
 )
 
 
@@ -176,7 +177,7 @@ def test_an_agent_without_a_runtime_or_of_another_version_is_mended_by_provision
 def test_what_a_board_does_not_tell_is_no_fault(found):
     seen = found(DeviceState(BoardState(utc=""), utc_s=0.0))
     assert {what: finding.is_well for what, finding in seen.items() if finding.is_well is None} == {
-        "governor": None, "temperature": None, "other load": None,
+        "governor": None, "throttling": None, "temperature": None, "swap": None, "other load": None,
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """``device list``: every board asked side by side, and when it was last seen."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -67,6 +68,13 @@ def test_each_reason_why_a_board_cannot_be_used_has_a_word_of_its_own(board, sta
         replace(board, agent=str(AGENT), home=str(tmp_path / "fresh")),
     )
     assert found == ["agent missing", "agent too old or too new", "not trusted", "login refused", "down", "up, idle"]
+
+
+@pytest.mark.sshd
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user without being asked")
+def test_an_agent_of_another_user_s_that_does_not_run_is_told_to_be_stopped(board, tmp_path):
+    stopped = replace(board, agent=str(AGENT), home=str(tmp_path / "fresh"), as_user="root")
+    assert states(stopped) == ["agent stopped"]
 
 
 def test_all_are_asked_side_by_side(tmp_path):
