@@ -69,9 +69,10 @@ class Running:
             assert self._changed.wait_for(lambda: self._ended, 60)
         return code, "".join(self.lines)
 
-    def said(self, beginning: str) -> bool:
-        """Whether a line that begins so was printed."""
-        return any(line.startswith(beginning) for line in self.lines)
+    def said(self, beginning: str, but: str | None = None) -> bool:
+        """Whether a line that begins so was printed, other than one that begins with ``but``."""
+        lines = [line for line in self.lines if but is None or not line.startswith(but)]
+        return any(line.startswith(beginning) for line in lines)
 
     def _read(self) -> None:
         for line in self._process.stdout or ():

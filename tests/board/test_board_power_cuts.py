@@ -68,16 +68,15 @@ class Cutter:
     ) -> Cut:
         """Start a command, cut at a random instant within so many seconds after a line, and boot the board.
 
-        The cut is a hit when the command was still under way then, and had not printed a line that begins with
+        The cut is a hit when the command was still under way then, and had not printed another line that begins with
         ``until``, where that is given. With ``waits`` the board is booted while the command tries to reach it again;
         otherwise that has ended before.
         """
         running = self.pi.start(*words, **more)
         running.await_line(after)
         instant_s = self._chance.uniform(0, within_s)
-        goes_on = running.goes_on_for(instant_s)
+        hit = running.goes_on_for(instant_s) and not (until and running.said(until, but=after))
         self.pi.board.cut_power()
-        hit = goes_on and not (until and running.said(until))
         self.hits.setdefault(what.rstrip("0123456789 "), []).append(hit)
         if not waits and running.goes_on_for(GIVES_UP_S):
             running.interrupt()
@@ -205,10 +204,9 @@ def test_a_job_is_cut_and_is_not_lost(base, cutter, tmp_path, number):
 
 
 def test_some_cuts_of_each_kind_came_while_it_was_under_way(cutter):
-    cutter.pi.log(
-        f"cuts that hit: {', '.join(f'{what} {sum(hits)} of {len(hits)}' for what, hits in cutter.hits.items())}"
-    )
-    assert [what for what, hits in cutter.hits.items() if not any(hits)] == []
+    counted = [f"{what} {sum(hits)} of {len(hits)}" for what, hits in cutter.hits.items()]
+    cutter.pi.log(f"cuts that hit: {', '.join(counted)}")
+    assert [what for what, hits in cutter.hits.items() if len(hits) > 1 and not any(hits)] == []
     every = [hit for hits in cutter.hits.values() for hit in hits]
     assert len(every) >= 20
     assert 2 * sum(every) >= len(every), cutter.hits

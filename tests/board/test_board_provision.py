@@ -88,12 +88,9 @@ def test_as_the_system_it_measures_and_has_a_user_of_its_own_that_nobody_else_ca
     for line in ("User=edgepress", "NoNewPrivileges=yes", "ProtectSystem=strict"):
         assert line in unit.splitlines()
     assert "infinity" not in unit
-    inside = (
-        "agent.sock",
-        "blobs",
-        "jobs",
-        *pi.ssh("sudo", "-n", "sh", "-c", "'cd /var/lib/edgepress; ls blobs/*'").split(),
-    )
+    blobs = pi.ssh("sudo", "-n", "sh", "-c", "'cd /var/lib/edgepress && ls blobs/*'").split()
+    assert blobs
+    inside = ("agent.sock", "blobs", "jobs", *blobs)
     for path in ("/var/lib/edgepress", *(f"/var/lib/edgepress/{name}" for name in inside)):
         pi.ssh("sudo", "-n", "test", "-e", path)
         assert pi.ssh("cat", path, ok=False) == "" and pi.ssh("ls", path, ok=False) == "", path
