@@ -72,7 +72,8 @@ class Probe:
 
     ``sudo`` is "root", "yes" (without a password), "password" or "no". ``system_begun``: something of an agent for the
     whole system is there, be it only in part; ``is_cut``: the last installation has not come to its end. ``pythons``
-    are in the order of PATH.
+    are in the order of PATH. ``user_free_kib`` and ``system_free_kib`` are what is free on the disks that an agent for
+    the user and for the whole system would lie on, None where the board does not say.
     """
 
     machine: str
@@ -87,6 +88,8 @@ class Probe:
     system_begun: bool = False
     is_cut: bool = False
     pythons: tuple[BoardPython, ...] = field(default=())
+    user_free_kib: int | None = None
+    system_free_kib: int | None = None
 
     def architecture(self, python: BoardPython) -> str:
         """Return the architecture that wheels for ``python`` are named after: its own, not the kernel's."""
@@ -136,7 +139,13 @@ def parse_probe(text: str, device: str) -> Probe:
         system_begun=one("system_begun") == "yes",
         is_cut=one("incoming") == "yes",
         pythons=_pythons(values.get("python", [])),
+        user_free_kib=_number(one("user_free_kib")),
+        system_free_kib=_number(one("system_free_kib")),
     )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
 def version_of(text: str) -> Version | None:

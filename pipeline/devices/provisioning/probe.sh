@@ -5,6 +5,13 @@
 say() { printf '%s=%s\n' "$1" "$2"; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
+free() {
+    # The fourth word of the last line is what is available, in KiB.
+    # shellcheck disable=SC2046
+    set -- "$1" $(df -Pk "$2" 2>/dev/null | sed -n '$p')
+    if [ -n "${5:-}" ]; then say "$1_free_kib" "$5"; fi
+}
+
 installed() {
     if [ -d "$2/releases" ] || [ -f "$2/service.json" ]; then say "$1_begun" yes; fi
     if [ -f "$2/service.json" ]; then say "$1_service" "$(sed -n 1p "$2/service.json")"; fi
@@ -78,6 +85,8 @@ probe() {
     if [ -d /run/systemd/system ] && has systemctl; then
         say systemd "$(systemctl --version 2>/dev/null | sed -n 's/^systemd \([0-9]*\).*/\1/p')"
     fi
+    free user "$HOME"
+    if [ -d /opt ]; then free system /opt; else free system /; fi
     installed user "$HOME/.local/share/edgepress"
     installed system /opt/edgepress
     # An installer that comes to its end removes what was sent.

@@ -85,7 +85,7 @@ def provision(device: Device, options: Options, cache: Cache, progress: Progress
             is_system = options.is_system or device.as_user is not None
             there = _installation(probe, is_system, device.name)
             choice = choose(probe, device.name, options.runtimes or (there.runtimes if there else ()))
-            done(_described(probe, choice))
+            done(_described(probe, choice, is_system))
         with step(progress, "bundle") as done:
             bundle = build_bundle(choice, options.agent, cache)
             done(f"release {bundle.release}, {bundle.size_bytes} bytes")
@@ -171,11 +171,13 @@ def _board(device: Device, probe: Probe, is_system: bool, transport: SshTranspor
     return _Board(found, before, probe, place, transport, Installer(transport, device.name, place, python))
 
 
-def _described(probe: Probe, choice: Choice) -> str:
+def _described(probe: Probe, choice: Choice, is_system: bool) -> str:
     runtimes = " and ".join(lock.title for lock in choice.locks)
     board = probe.model or probe.os or "a board"
     numpy = ", with the board's own numpy" if choice.board_numpy else ""
-    return f"{board}: {runtimes} in {choice.python.name} on {choice.machine}{numpy}"
+    free_kib = probe.system_free_kib if is_system else probe.user_free_kib
+    free = "" if free_kib is None else f", {free_kib / 1024:,.0f} MiB free"
+    return f"{board}: {runtimes} in {choice.python.name} on {choice.machine}{numpy}{free}"
 
 
 def _bring_up(board: _Board, bundle: Bundle, options: Options, choice: Choice) -> Provisioned:

@@ -26,7 +26,7 @@ def ask(tmp_path):
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "python3").symlink_to(PYTHON)
-    for name in ("uname", "id", "sed", "tr", "readlink"):
+    for name in ("uname", "id", "sed", "tr", "readlink", "df"):
         (programs / name).symlink_to(shutil.which(name))
 
     def run(shell=("sh",)):
@@ -43,6 +43,9 @@ def test_the_script_finds_the_board_and_its_python_in_every_shell(ask, shell, tm
     assert done.stderr == b""
     probe = parse_probe(done.stdout.decode(), "here")
     assert (probe.machine, probe.home) == (os.uname().machine, str(tmp_path))
+    room_kib = shutil.disk_usage(tmp_path).free // 1024
+    assert abs(probe.user_free_kib - room_kib) < 0.1 * room_kib
+    assert probe.system_free_kib is not None
     found = next(python for python in probe.pythons if python.path == str(PYTHON))
     assert found.version == tuple(sys.version_info[:3])
     assert (found.kind, found.bits, found.missing) == ("cpython", 64, ())
