@@ -94,6 +94,7 @@ TRAINED: dict[str, Any] = {"epochs": 1, "batch_size": 32, "exclude": ["head"]}
 CASES = {
     "magnitude_pruning": Case("magnitude_pruning", {**TRAINED, "final_sparsity": 0.6, "schedule": "constant"}),
     "magnitude_pruning 2:4": Case("magnitude_pruning", {**TRAINED, "pattern": "2:4"}),
+    "magnitude_pruning block": Case("magnitude_pruning", {**TRAINED, "pattern": "block", "final_sparsity": 0.6}),
     "channel_pruning": Case("channel_pruning", {**TRAINED, "ratio": 0.5}),
     "weight_clustering": Case("weight_clustering", {**TRAINED, "clusters": 4}),
     "quantization_aware_training": Case("quantization_aware_training", TRAINED),
@@ -105,6 +106,11 @@ CASES = {
     "int16x8": Case("quantization", {"mode": "int16x8"}),
     "int8_weight_only": Case("quantization", {"mode": "int8_weight_only"}),
     "int4": Case("quantization", {"mode": "int4"}),
+    "int4 in blocks": Case("quantization", {"mode": "int4", "block_size": 32}),
+    "int8 with int4": Case(
+        "quantization",
+        {"mode": "int8", "allow_float": True, "overrides": [{"operators": "FULLY_CONNECTED", "mode": "int4"}]},
+    ),
     "selective_quantization": Case("selective_quantization", {"min_snr_db": 10.0, "calibration_samples": 48}),
 }
 
@@ -163,8 +169,13 @@ def _tried(case: Case, name: str, layer_type: LayerType, scratch: Path) -> tuple
         settings = technique.Settings.model_validate(case.settings)
         if compression.rewrites(case.technique):
             return _rewritten(technique, settings, model, data, report)
-        content = technique.convert(export.Convertible(model, data), settings, data, report)
+        source = export.Convertible(model, data)
+        told = {(layer.layer, layer.reason) for layer in technique.untreated(source, settings, data)}
+        content = technique.convert(source, settings, data, report)
         evidence.check_converted(case.technique, content)
+        left = {(layer.layer, layer.reason) for layer in report.left if not layer.chosen}
+        if told != left:
+            return SILENT, f"told before: {sorted(told)}; left: {sorted(left)}"
         return _converted(content, report.left)
     except EdgepressError as error:
         return REFUSED, " ".join(str(error).split())[:160]
