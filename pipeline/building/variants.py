@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from device_agent.protocol import Failure
 from pipeline.building.artifacts import Builder, ModelFile, SourceModel, Survey
@@ -14,12 +13,11 @@ from pipeline.building.running_steps import RunningSteps
 from pipeline.cache import Cache
 from pipeline.config import Experiment, Variant
 from pipeline.errors import ModelError, StepError
-from pipeline.reporting import format
 from pipeline.reporting.progress import Progress
 from pipeline.results.record import Artifact, VariantRecord
 from pipeline.samples import Samples, fetch_samples
 
-_Result = TypeVar("_Result")
+Refusal = StepError | ModelError
 
 
 def build_variants(experiment: Experiment, cache: Cache, progress: Progress) -> tuple[list[VariantRecord], Samples]:
@@ -57,13 +55,27 @@ def prepare(
 
 
 def build_all(builder: Builder, source: SourceModel, progress: Progress) -> list[VariantRecord]:
-    """Return every variant, built or with the reason why not; nothing is trained before all steps were asked."""
-    refused = _survey(builder, source, progress)
+    """Return every variant, built or with the reason why not, as many at once as memory allows.
 
-    def build(variant: Variant) -> VariantRecord:
-        return _build(builder, source, variant, refused.get(variant.name), progress)
+    Nothing is trained before the steps of all variants were asked what they will leave, and that was told.
+    """
+    variants, trained = builder.experiment.variants, [v for v in builder.experiment.variants if v.rewriting]
 
-    return _side_by_side(builder, build)
+    def build(variant: Variant, refused: Refusal | None = None) -> VariantRecord:
+        return _build(builder, source, variant, refused, progress)
+
+    executor = ThreadPoolExecutor(memory_plan(builder.experiment, builder.model, builder.samples).side_by_side)
+    try:
+        surveys = [executor.submit(_surveyed, builder, source, variant) for variant in trained]
+        built = {variant.name: executor.submit(build, variant) for variant in variants if not variant.rewriting}
+        found = [survey.result() for survey in surveys]
+        _tell_surveys(found, progress)
+        for variant, survey in zip(trained, found, strict=True):
+            refused = survey if isinstance(survey, Exception) else None
+            built[variant.name] = executor.submit(build, variant, refused)
+        return [built[variant.name].result() for variant in variants]
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _fetch(experiment: Experiment, cache: Cache, progress: Progress) -> Samples:
@@ -90,46 +102,26 @@ def _converted(
     return made, samples
 
 
-def _side_by_side(builder: Builder, work: Callable[[Variant], _Result]) -> list[_Result]:
-    """Return what comes of each variant, as many at once as memory allows."""
-    experiment = builder.experiment
-    executor = ThreadPoolExecutor(memory_plan(experiment, builder.model, builder.samples).side_by_side)
+def _surveyed(builder: Builder, source: SourceModel, variant: Variant) -> tuple[Survey, ...] | Refusal:
     try:
-        futures = [executor.submit(work, variant) for variant in experiment.variants]
-        return [future.result() for future in futures]
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        return builder.survey(source, variant)
+    except (StepError, ModelError) as error:
+        return error
 
 
-def _survey(builder: Builder, source: SourceModel, progress: Progress) -> dict[str, StepError | ModelError]:
-    """Name what steps will leave as it is, before anything is trained; return why variants cannot be built, by name."""
-
-    def survey(variant: Variant) -> tuple[Survey, ...] | StepError | ModelError:
-        try:
-            return builder.survey(source, variant)
-        except (StepError, ModelError) as error:
-            return error
-
-    if not any(variant.rewriting for variant in builder.experiment.variants):
-        return {}
-    stage, told, refused = progress.stage("survey steps"), set(), {}
-    for variant, found in zip(builder.experiment.variants, _side_by_side(builder, survey), strict=True):
-        if isinstance(found, Exception):
-            refused[variant.name] = found
-            continue
-        for surveyed in found:
-            told |= {(surveyed.step.technique, layer) for layer in surveyed.left}
-    stage.finish(f"{format.count(len(told), 'layer')} left as they are" if told else "every layer is treated")
-    for technique, layer in sorted(told, key=lambda entry: (entry[0], entry[1].layer, entry[1].reason)):
-        progress.stage(technique).finish(f"leaves {layer.layer} as it is: {layer.reason}")
-    return refused
+def _tell_surveys(found: Sequence[tuple[Survey, ...] | Refusal], progress: Progress) -> None:
+    """Name what steps will leave as it is, once for each step that says so."""
+    surveys = [survey for one in found if not isinstance(one, Exception) for survey in one]
+    told = {(survey.step.technique, layer.layer, layer.reason) for survey in surveys for layer in survey.left}
+    for technique, layer, reason in sorted(told):
+        progress.stage(technique).finish(f"leaves {layer} as it is: {reason}")
 
 
 def _build(
     builder: Builder,
     source: SourceModel,
     variant: Variant,
-    refused: StepError | ModelError | None,
+    refused: Refusal | None,
     progress: Progress,
 ) -> VariantRecord:
     stage = progress.stage(f"compress {variant.name}", 100, "%")
