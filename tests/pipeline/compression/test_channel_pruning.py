@@ -134,7 +134,7 @@ ERRORS = {
     "ratio": "ratio is 0.7, but 0.400 of the filters stay with min_channels 8 and round_to 8",
     "open": "macs needs a model whose inputs have fixed sizes",
     "no_scale": "first: Dense: no batch normalization with a scale follows it, which bn_scale needs",
-    "labels": "fine-tuning needs x_train and y_train",
+    "labels": "the criterion taylor needs x_train and y_train",
     "wrong": "removed channels wrongly: outputs differ by",
 }
 
