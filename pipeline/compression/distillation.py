@@ -37,7 +37,7 @@ class Settings(TrainedSettings, Distillation):
     def _one_student(self) -> Settings:
         if (self.student is None) == (self.width is None):
             raise ValueError("expected exactly one of student and width")
-        if self.student is not None and self.model_fields_set & {"include", "exclude"}:
+        if self.student is not None and (self.include, self.exclude) != (["*"], []):
             raise ValueError("include and exclude go with width; a student from a file is taken as it is")
         return self
 

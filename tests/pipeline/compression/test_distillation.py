@@ -113,6 +113,11 @@ def test_exactly_one_student_is_asked_for(tmp_path, asked):
         configured(tmp_path, f"distillation: {asked}")
 
 
+def test_a_student_from_a_file_has_no_layers_to_choose(tmp_path):
+    with pytest.raises(ConfigError, match="include and exclude go with width; a student from a file is taken as it is"):
+        configured(tmp_path, 'distillation: {student: s.keras, exclude: ["a"]}')
+
+
 def test_a_path_in_a_step_is_relative_to_the_experiment_s_file(tmp_path):
     step = configured(tmp_path, "distillation: {student: small/s.keras}")
     assert step.settings["student"] == str(tmp_path / "small" / "s.keras")

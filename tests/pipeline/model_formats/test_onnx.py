@@ -94,7 +94,8 @@ def test_an_onnx_model_goes_from_init_to_report(bench, onnx_models):
         tensor["name"] for tensor in pruned["evidence"][0]["tensors"]
     }
     assert "laid out with channels last" in record["data_source"]
-    recipe = recipe_of(Path(pruned["path"]).read_bytes())
+    [run] = (bench.folder / "runs").iterdir()
+    recipe = recipe_of((run / pruned["path"]).read_bytes())
     assert recipe.inputs["model"] == hashlib.sha256((bench.models / "images.onnx").read_bytes()).hexdigest()
     assert {"onnx2keras", "ai-edge-litert"} <= set(recipe.toolchain) & set(pruned["toolchain"])
     again = bench.edgepress("run", bench.experiment("images.onnx", "nchw.npz"), "--reuse")
