@@ -25,6 +25,7 @@ import numpy as np
 from pipeline import compression, export
 from pipeline.building import evidence
 from pipeline.building.artifacts import check_ends
+from pipeline.compression._left import LeftReport
 from pipeline.errors import EdgepressError
 from pipeline.flatbuffer import costs
 from pipeline.flatbuffer.graph import read_model
@@ -163,7 +164,7 @@ def _tried(case: Case, name: str, layer_type: LayerType, scratch: Path) -> tuple
         check_ends(path, *export.model_tensors(model))
     except EdgepressError as error:
         return REFUSED, str(error)
-    data, report = _data(layer_type, path, scratch), Kept()
+    data, report = _data(layer_type, path, scratch), LeftReport()
     technique = compression.technique(case.technique)
     try:
         settings = technique.Settings.model_validate(case.settings)
@@ -181,7 +182,7 @@ def _tried(case: Case, name: str, layer_type: LayerType, scratch: Path) -> tuple
         return REFUSED, " ".join(str(error).split())[:160]
 
 
-def _rewritten(technique: Any, settings: Any, model: Any, data: TrainingData, report: Kept) -> tuple[str, str]:
+def _rewritten(technique: Any, settings: Any, model: Any, data: TrainingData, report: LeftReport) -> tuple[str, str]:
     from pipeline.model_formats.model_files import as_tf_keras
 
     twin = as_tf_keras(model)
@@ -264,23 +265,6 @@ def _data(layer_type: LayerType, model: Path, scratch: Path) -> TrainingData:
     dtype = "int32" if layer_type.tokens else "float32"
     teacher = Teacher(model, "keras3")
     return TrainingData(scratch / "x.npy", scratch / "y.npy", 1.0, 0.0, 0, "litert", dtype, teacher)
-
-
-class Kept:
-    """A ``Report`` that keeps what was left."""
-
-    def __init__(self) -> None:
-        self.left: list[LeftLayer] = []
-
-    def __call__(self, fraction: float, text: str) -> None:
-        """Do nothing."""
-
-    def note(self, text: str) -> None:
-        """Do nothing."""
-
-    def leave(self, layer: str, reason: str, chosen: bool = False) -> None:
-        """Keep it."""
-        self.left.append(LeftLayer(layer, reason, chosen))
 
 
 if __name__ == "__main__":

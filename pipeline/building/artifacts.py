@@ -45,6 +45,11 @@ class ModelFile:
     functions: tuple[str, ...] = ()
     converters: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def made_with(self) -> dict[str, str]:
+        """The versions of everything that its flatbuffers depend on."""
+        return {**toolchain(), **dict(self.converters)}
+
 
 @dataclass(frozen=True)
 class SourceModel(ModelFile):
@@ -150,7 +155,7 @@ class Builder:
             folders.append(folder)
             fresh = fresh or not was_there
         report(1.0, "done")
-        return _artifact(folders, variant, {**toolchain(), **dict(source.converters)}), not fresh
+        return _artifact(folders, variant, source.made_with), not fresh
 
     def chain(self, source: SourceModel, variant: Variant) -> list[Node]:
         nodes: list[Node] = []
@@ -173,7 +178,7 @@ class Builder:
         return {
             "steps": list(map(self._keyed, steps)),
             "inputs": inputs,
-            "toolchain": {**toolchain(), **dict(source.converters)},
+            "toolchain": source.made_with,
             "runtime": self.experiment.runtime,
         }
 
