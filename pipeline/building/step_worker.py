@@ -10,7 +10,9 @@ import errno
 import functools
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -35,7 +37,8 @@ def do_step(request_file: Path, channel: TextIO) -> None:
         # TF-MOT sets it as it is imported; setting it here first makes the order of imports irrelevant.
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
     try:
-        _STEPS[request["kind"]](request, channel)
+        with _scratch(Path(request["folder"])):
+            _STEPS[request["kind"]](request, channel)
     except EdgepressError as error:
         _tell(channel, error=type(error).__name__, message=str(error))
     except MemoryError:
@@ -46,6 +49,14 @@ def do_step(request_file: Path, channel: TextIO) -> None:
         _tell(channel, error="DiskFull", message=str(error))
     else:
         _tell(channel, finished=True)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    """Keep temporary files in ``folder``: AutoGraph's stay until Python ends in its own way, which a step does not."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        tempfile.tempdir = os.environ["TMPDIR"] = scratch
+        yield
 
 
 def _inspect(request: dict[str, Any], channel: TextIO) -> None:

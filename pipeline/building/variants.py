@@ -59,7 +59,8 @@ def build_all(builder: Builder, source: SourceModel, progress: Progress) -> list
 
     Nothing is trained before the steps of all variants were asked what they will leave, and that was told.
     """
-    variants, trained = builder.experiment.variants, [v for v in builder.experiment.variants if v.rewriting]
+    variants = builder.experiment.variants
+    trained, others = [v for v in variants if v.rewriting], [v for v in variants if not v.rewriting]
 
     def build(variant: Variant, refused: Refusal | None = None) -> VariantRecord:
         return _build(builder, source, variant, refused, progress)
@@ -67,12 +68,15 @@ def build_all(builder: Builder, source: SourceModel, progress: Progress) -> list
     executor = ThreadPoolExecutor(memory_plan(builder.experiment, builder.model, builder.samples).side_by_side)
     try:
         surveys = [executor.submit(_surveyed, builder, source, variant) for variant in trained]
-        built = {variant.name: executor.submit(build, variant) for variant in variants if not variant.rewriting}
+        built = {variant.name: executor.submit(build, variant) for variant in others}
         found = [survey.result() for survey in surveys]
         _tell_surveys(found, progress)
+        # Training takes longest: it goes before what has not begun.
+        waiting = [variant for variant in others if built[variant.name].cancel()]
         for variant, survey in zip(trained, found, strict=True):
             refused = survey if isinstance(survey, Exception) else None
             built[variant.name] = executor.submit(build, variant, refused)
+        built.update((variant.name, executor.submit(build, variant)) for variant in waiting)
         return [built[variant.name].result() for variant in variants]
     finally:
         executor.shutdown(wait=False, cancel_futures=True)

@@ -13,10 +13,10 @@ from pipeline.errors import ModelError, StepError
 pytestmark = pytest.mark.tensorflow
 
 
-def inspect(model, timeout_s: float = 120) -> StepProcess:
-    # Samples that the model does not take: it is looked at, and not run.
+def inspect(model, timeout_s: float = 120, shape: tuple[int, ...] = (3,)) -> StepProcess:
+    # By default samples that the model does not take: it is looked at, and not run.
     samples = model.parent / "samples.npy"
-    np.save(samples, np.zeros((4, 3)))
+    np.save(samples, np.zeros((4, *shape)))
     files = {"inputs_file": str(samples), "labels_file": str(samples)}
     data = {**files, "scale": 1.0, "offset": 0.0, "seed": 0, "runtime": "", "dtype": "", "teacher": None}
     score = {**files, "metric": "top1", "reference_file": None}
@@ -31,6 +31,17 @@ def silent(fraction: float, text: str) -> None:
 def test_a_step_leaves_its_files_and_its_log(bench, tmp_path, steps):
     inspect(bench.models / "keras3.keras").run(tmp_path, silent, steps)
     assert {"request.json", "log.txt", "model.json"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_step_leaves_no_temporary_files(bench, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "step").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    with RunningSteps() as running:
+        inspect(bench.models / "keras3.keras", shape=(12, 12, 1)).run(tmp_path / "step", silent, running)
+    assert (tmp_path / "step" / "reference.npy").exists()
+    left = {path.name for folder in ("temporary", "step") for path in (tmp_path / folder).iterdir()}
+    assert not {name for name in left if "tmp" in name or "autograph" in name}
 
 
 def test_a_step_that_takes_too_long_is_ended_and_told(bench, tmp_path, steps):
