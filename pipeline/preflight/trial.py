@@ -6,6 +6,7 @@ that goes on meanwhile is not asked and not waited for.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,14 +15,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeGuard
 
 from device_agent.blocks import Block, Outcome, Request, outcome_from_bytes, outcome_to_bytes
 from device_agent.children import Children, Stopped
 from device_agent.job_run import failure_from
 from device_agent.protocol import DataSpec, Failure, JobSpec, LimitSpec, MeasureSpec, ModelSpec, to_json
 from pipeline.cache import Cache, key_of, write_text
+from pipeline.preflight.culprit import culprit
 from pipeline.preflight.environment import Environment
 from pipeline.samples import file_sha256
 
@@ -107,11 +110,32 @@ def _run_all(trial: Trial, home: Path, sha256s: Sequence[str], on_done: Callable
 
 def _run(trial: Trial, home: Path, job: JobSpec, place: int, children: Children) -> Outcome:
     scored = _run_block(trial, home, job, Block("scoring", place), children)
+    if _died(scored):
+        return _with_culprit(trial, home, job.models[place], scored, children)
     if trial.batch == 1 or isinstance(scored, Failure):
         return scored
     # Scoring takes one sample at a time; only what is timed takes them together.
     timed = _run_block(trial, home, job, Block("timing", place), children)
     return timed if isinstance(timed, Failure) else scored
+
+
+def _died(outcome: Outcome) -> TypeGuard[Failure]:
+    return isinstance(outcome, Failure) and outcome.kind == "crash"
+
+
+def _with_culprit(trial: Trial, home: Path, model: ModelSpec, crash: Failure, children: Children) -> Failure:
+    """Return the crash with the operator that it comes of, as far as that can be found."""
+
+    def dies(content: bytes) -> bool:
+        digest = hashlib.sha256(content).hexdigest()
+        with tempfile.TemporaryDirectory(dir=home) as folder:
+            file = Path(folder, digest)
+            file.write_bytes(content)
+            with _home(Path(folder), trial, {digest: file}) as beginning:
+                return _died(_run_block(trial, beginning, trial.job([digest]), Block("scoring", 0), children))
+
+    found = culprit((home / "blobs" / model.sha256).read_bytes(), dies)
+    return replace(crash, message=f"{crash.message}; {found}") if found else crash
 
 
 def _run_block(trial: Trial, home: Path, job: JobSpec, block: Block, children: Children) -> Outcome:

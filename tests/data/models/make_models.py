@@ -5,6 +5,8 @@
   tflite-runtime 2.14.0 both follow it until the stack overflows: SIGSEGV while tensors are allocated.
 * ``slice_before_tensor.tflite``: a SLICE that begins 2**27 elements before its input. tflite-runtime 2.14.0 reads there
   at the first invoke: SIGSEGV. LiteRT 2.3.0 refuses it.
+* ``slice_midway.tflite``: the same SLICE as the second of three operators, between two dense layers; float32
+  [1, 32] to [1, 4].
 * ``tile_1gib.tflite``: the sum over 2**26 copies of its input, float32 [1, 4]: 1 GiB between the two operators.
 
 Each was found by writing what a checker may have forgotten and seeing which Python interpreter dies of it.
@@ -84,9 +86,22 @@ def recursive_if() -> bytes:
 
 def slice_before_tensor() -> bytes:
     graph = Graph(1, 4)
-    inputs = [0, graph.integers([0, -(1 << 27)], 2), graph.integers([1, 4], 2)]
-    output = graph.tensor(1, 4)
-    return graph.content(graph.operator(CODES.SLICE, inputs, output, OPTIONS.SliceOptions, schema.SliceOptionsT()))
+    return graph.content(far_slice(graph, 0))
+
+
+def slice_midway() -> bytes:
+    graph = Graph(1, 32)
+    return graph.content(dense(graph, far_slice(graph, dense(graph, 0, 32)), 4))
+
+
+def far_slice(graph: Graph, source: int) -> int:
+    inputs = [source, graph.integers([0, -(1 << 27)], 2), graph.integers([1, 4], 2)]
+    return graph.operator(CODES.SLICE, inputs, graph.tensor(1, 4), OPTIONS.SliceOptions, schema.SliceOptionsT())
+
+
+def dense(graph: Graph, source: int, width: int) -> int:
+    inputs, options = [source, graph.floats(4, width), graph.floats(4)], schema.FullyConnectedOptionsT()
+    return graph.operator(CODES.FULLY_CONNECTED, inputs, graph.tensor(1, 4), OPTIONS.FullyConnectedOptions, options)
 
 
 def tile_1gib() -> bytes:
@@ -100,5 +115,5 @@ def tile_1gib() -> bytes:
 
 
 if __name__ == "__main__":
-    for make in (network, recursive_if, slice_before_tensor, tile_1gib):
+    for make in (network, recursive_if, slice_before_tensor, slice_midway, tile_1gib):
         Path(sys.argv[1], f"{make.__name__}.tflite").write_bytes(make())

@@ -99,7 +99,18 @@ def test_a_file_that_cannot_even_be_opened_is_stopped_with_the_signal(flight, ru
     assert checked["float32"].failure is None
     failure = checked["recursive_if"].failure
     assert "on this machine dies of it: scoring ended with SIGSEGV" in failure.message
+    assert failure.message.endswith("the first operator that it dies of is IF version 1, 1 of 1")
     assert "Segmentation fault" in failure.detail
+
+
+def test_the_operator_that_the_runtime_dies_of_is_named(flight):
+    trip = flight("tflite_runtime")
+    variant = trip.variant("slice_midway", CRASHING / "slice_midway.tflite")
+    message = trip.check(trip.variant("float32"), variant)["slice_midway"].failure.message
+    assert message == (
+        "tflite_runtime 2.14.0 on this machine dies of it: scoring ended with SIGSEGV; the first operator that it dies "
+        "of is SLICE version 1, 2 of 3"
+    )
 
 
 def test_a_file_that_runs_past_the_limit_of_time_is_stopped(flight):
@@ -147,7 +158,7 @@ def test_what_was_run_before_is_not_run_again(flight):
     files = {variant.artifact.sha256: Path(variant.artifact.path) for variant in variants}
     outcomes = run_trials(without_python(trip), files, trip.cache, lambda: None)
     assert outcomes[variants[0].artifact.sha256].parity[0].samples == 32
-    assert outcomes[variants[1].artifact.sha256].message == "scoring ended with SIGSEGV"
+    assert outcomes[variants[1].artifact.sha256].message.startswith("scoring ended with SIGSEGV")
     assert not list((trip.cache.folder / "preflight").glob(".part-*"))
 
 
