@@ -14,6 +14,8 @@ def pruning(**settings):
 CASES = {
     "polynomial": ["tiny", [pruning()], ["momenta"]],
     "constant": ["tiny", [pruning(schedule="constant", include=["dense*"])], []],
+    "constant everywhere": ["tiny", [pruning(schedule="constant")], []],
+    "from nothing": ["tiny", [pruning(initial_sparsity=0.0)], []],
     "2:4": ["tiny", [["magnitude_pruning", {"pattern": "2:4"}]], ["groups"]],
     "block": ["tiny", [pruning(pattern="block")], ["blocks"]],
     "mixed": ["mixed", [pruning(epochs=1)], []],
@@ -36,6 +38,14 @@ def test_every_kernel_has_the_zeros_that_were_asked_for(done):
     assert zeros(done["polynomial"]) == pytest.approx(dict.fromkeys(zeros(done["polynomial"]), 0.75), abs=0.01)
     assert done["polynomial"]["score"] > 0.8
     assert (done["polynomial"]["left"], done["polynomial"]["notes"]) == ({}, [])
+
+
+def test_each_schedule_trains_on_another_way_to_as_many_zeros(done):
+    # All else is the same, and training is deterministic: a schedule that is not heeded would give the same weights.
+    ways = [done[name] for name in ("polynomial", "constant everywhere", "from nothing")]
+    assert len({case["digests"][-1] for case in ways}) == len(ways)
+    for case in ways:
+        assert zeros(case) == pytest.approx(dict.fromkeys(zeros(case), 0.75), abs=0.01)
 
 
 def test_only_the_layers_that_were_chosen_are_pruned(done):

@@ -11,6 +11,9 @@ def clustering(**settings):
 PRUNING = ["magnitude_pruning", {"final_sparsity": 0.6}]
 CASES = {
     "dense": ["tiny", [clustering()], []],
+    "linear": ["tiny", [clustering(initialization="linear")], []],
+    "density_based": ["tiny", [clustering(initialization="density_based")], []],
+    "random": ["tiny", [clustering(initialization="random")], []],
     "pruned": ["nested", [PRUNING, clustering()], []],
     "two": ["tiny", [["magnitude_pruning", {"include": ["dense*"]}], clustering(clusters=2)], []],
     "one after the other": [
@@ -37,6 +40,14 @@ def test_every_kernel_has_at_most_as_many_values_as_were_asked_for(done):
     assert [distinct for _, distinct in tensors(done["dense"]).values()] == [8, 8, 8]
     assert (done["dense"]["left"], done["dense"]["notes"]) == ({}, [])
     assert done["dense"]["score"] > 0.8
+
+
+def test_each_initialization_finds_other_clusters_and_no_more_of_them(done):
+    ways = [done[name] for name in ("dense", "linear", "density_based", "random")]
+    assert len({case["digests"][-1] for case in ways}) == len(ways)
+    for case in ways:
+        assert all(2 <= distinct <= 8 for _, distinct in tensors(case).values())
+        assert case["score"] > 0.8
 
 
 def test_zeros_of_a_pruned_model_stay_and_are_one_of_the_clusters(done):
