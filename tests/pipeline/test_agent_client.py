@@ -27,9 +27,14 @@ from device_agent.protocol import (
     part_path,
 )
 from pipeline.agent_client import AgentClient, Blob
+from pipeline.cache import Cache
 from pipeline.devices.inventory import Device
 from pipeline.devices.transport import open_transport
 from pipeline.errors import AgentError, DeviceError, DeviceFull, DeviceUnreachable, ProtocolMismatch
+from pipeline.measuring import Placement, measure
+from pipeline.reporting.progress import NoProgress
+from pipeline.results.record import Artifact
+from pipeline.samples import Samples
 
 QUICK = MeasureSpec(processes=2, warmup_s=0.0, timing_s=0.0, min_invokes=8, max_invokes=8)
 JOB_ID = "0123456789abcdef"
@@ -338,6 +343,35 @@ def test_giving_up_says_how_to_pick_the_job_up_and_that_works(connect, board, ss
     assert again.find(job.spec).job_id == job_id
     assert again.follow(job_id, events.append) == "done"
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
+
+
+class Unplugged(AgentClient):
+    """Its line is cut, for good, as soon as the agent knows that the results are here."""
+
+    def acknowledge(self, job_id):
+        super().acknowledge(job_id)
+        self.unplug()
+
+
+@pytest.mark.sshd
+@needs_sshd
+def test_a_line_that_is_cut_once_the_results_are_here_costs_nothing(board, sshd, bench, tmp_path):
+    job = null_job(tmp_path)
+    model, x_test, y_test = job.blobs
+    artifact = Artifact(model.sha256, str(model.path), model.path.stat().st_size, 0, (), (), (), {})
+    for samples in (x_test, y_test):
+        samples.path.rename(tmp_path / f"{samples.sha256}.npy")
+    x_file, y_file = (tmp_path / f"{samples.sha256}.npy" for samples in (x_test, y_test))
+    samples = Samples(x_file, None, x_file, y_file, 1.0, 0.0, "a test")
+    with Unplugged(open_transport(board), board.name, wait=quiet) as client:
+        client.unplug = sshd.stop
+        placed = [Placement("model", artifact, 1)]
+        done = measure(client, job.spec, placed, samples, Cache(tmp_path / "cache"), False, NoProgress())
+        with pytest.raises(DeviceUnreachable):
+            client.status()
+    stop_agent(Path(bench.home))
+    assert done.result.state == "done"
+    assert {file.name for file in done.result.files} <= {path.name for path in done.folder.iterdir()}
 
 
 def test_an_agent_that_dies_whenever_it_is_followed_is_not_followed_for_ever(misbehaving):
