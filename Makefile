@@ -15,6 +15,7 @@ PIP := -m pip --quiet --disable-pip-version-check --no-input
 TECHNIQUES := tests/pipeline/compression
 TRAINING := $(TECHNIQUES) tests/pipeline/building/test_build_variants.py tests/models
 FORMATS := tests/pipeline/model_formats
+POWER_CUTS := tests/board/test_board_power_cuts.py
 ELSEWHERE := $(TRAINING:%=--ignore=%) --ignore=$(FORMATS)
 # Three on two cores: many tests wait for a process, a time-out or a restart.
 PYTEST_FLAGS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
@@ -22,8 +23,8 @@ PYTEST_FLAGS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 export PYTHONUNBUFFERED = 1
 
 .SECONDARY:
-.PHONY: run test coverage test-board test-training test-formats test-layer-types layer-types check setup onnx environments
-.PHONY: benchmarks lock lock-boards clean
+.PHONY: run test coverage test-board test-power-cuts test-whole-board test-training test-formats test-layer-types
+.PHONY: layer-types check setup onnx environments benchmarks lock lock-boards clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -48,10 +49,16 @@ test-training: $(HOST)/.test-installed
 test-formats: $(HOST)/.test-installed $(HOST)/.onnx-installed
 	$(HOST)/bin/python -m pytest $(FORMATS) $(PYTEST_FLAGS)
 
-# One process: there is one board, and its tests follow each other. -s: every cut and what was found after it is a line.
+# Two boards, each with its tests one after the other. -s: every cut and what was found after it is a line.
 test-board: $(HOST)/.test-installed
 	sh tests/board/install_tools.sh
-	$(HOST)/bin/python -m pytest -m board -s tests/board
+	$(MAKE) --no-print-directory --jobs=2 test-power-cuts test-whole-board
+
+test-power-cuts:
+	$(HOST)/bin/python -m pytest -m board -s $(POWER_CUTS)
+
+test-whole-board:
+	$(HOST)/bin/python -m pytest -m board -s tests/board --ignore=$(POWER_CUTS)
 
 # Every technique on every type of layer; layer-types writes what it finds into docs/compression.md.
 test-layer-types: $(HOST)/.test-installed

@@ -30,6 +30,7 @@ from pipeline.errors import EmulatorError, UsageError
 
 BOOT_S = 600.0
 SHUT_DOWN_S = 120.0
+LOGIN_S = 60.0
 
 Tell = Callable[[str], None]
 
@@ -181,7 +182,16 @@ class Board:
 
     def _set_clock(self) -> None:
         # A board without a clock begins in the past, and a snapshot goes on at the time of its making.
-        self._on_board("sudo", "-n", "date", "--utc", "--set", f"@{time.time():.3f}")
+        deadline = time.monotonic() + LOGIN_S
+        while True:
+            try:
+                self._on_board("sudo", "-n", "date", "--utc", "--set", f"@{time.time():.3f}")
+                return
+            except EmulatorError:
+                # An SSH server may greet before a board that boots lets anybody in.
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
 
     def _on_board(self, *words: str, must: bool = True, patience_s: float = BOOT_S) -> None:
         try:

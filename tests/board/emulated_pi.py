@@ -69,6 +69,11 @@ class Running:
             assert self._changed.wait_for(lambda: self._ended, 60)
         return code, "".join(self.lines)
 
+    def kill(self) -> None:
+        """See that nothing of it is left, whatever became of the test."""
+        self._process.kill()
+        self._process.wait()
+
     def said(self, beginning: str, but: str | None = None) -> bool:
         """Whether a line that begins so was printed, other than one that begins with ``but``."""
         lines = [line for line in self.lines if but is None or not line.startswith(but)]

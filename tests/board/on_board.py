@@ -5,7 +5,8 @@ from __future__ import annotations
 # Waits until the agent answers and systemd has it for running, which nobody has told it but the board itself: an agent
 # that a host has started when it came is no part of a unit.
 AWAIT_AGENT = """
-import subprocess, sys, time
+import os, subprocess, sys, time
+os.environ.setdefault("XDG_RUNTIME_DIR", "/run/user/%d" % os.getuid())  # logind may not have been up at the login
 scope, *command, deadline_s = sys.argv[1:]
 deadline = time.monotonic() + float(deadline_s)
 def is_well(command):
@@ -21,12 +22,14 @@ while not (is_well(["systemctl", scope, "is-active", "edgepress-agent"]) and is_
     time.sleep(0.5)
 """
 
-# Hashes every blob: a file whose name is not the hash of its content is a wrong one.
+# Hashes every blob: a file whose name is not the hash of its content is a wrong one; and how much has come of others.
 BLOBS = """
 import hashlib, json, pathlib, sys
-found = [path for path in pathlib.Path(sys.argv[1], "blobs").glob("[0-9a-f]*")]
+folder = pathlib.Path(sys.argv[1], "blobs")
+found, begun = list(folder.glob("[0-9a-f]*")), folder.glob(".part-*")
 wrong = [path.name for path in found if hashlib.sha256(path.read_bytes()).hexdigest() != path.name]
-print(json.dumps({"blobs": len(found), "wrong": wrong}))
+whole_bytes, begun_bytes = (sum(path.stat().st_size for path in paths) for paths in (found, begun))
+print(json.dumps({"blobs": len(found), "wrong": wrong, "bytes": whole_bytes, "begun_bytes": begun_bytes}))
 """
 
 # The state of every job that is on the disk, and which of them cannot be read.

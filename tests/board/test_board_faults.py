@@ -70,11 +70,12 @@ def full_disk(provisioned):
 
 def test_a_full_disk_is_told_before_anything_is_sent_and_with_room_the_run_goes_on(full_disk, tmp_path):
     data = write_subset(tmp_path, scored=1500, trained=2000)
-    path = write_fashion_mnist(tmp_path, "litert", data, variants=ONE)
-    blobs = full_disk.blobs()["blobs"]
+    path = write_fashion_mnist(tmp_path, "litert", data, variants=ONE, limits={"block_timeout_s": 3600})
+    blobs = full_disk.blobs()
     printed = run(full_disk, path, tmp_path, code=1)
     assert "emulated-pi has no room: " in printed
-    assert full_disk.blobs() == {"blobs": blobs, "wrong": []}
+    assert full_disk.blobs() == blobs
+    assert (blobs["wrong"], blobs["begun_bytes"]) == ([], 0)
     full_disk.log(f"full disk: {printed.strip().splitlines()[-1]}")
     full_disk.empty_disk()
     assert "float32 may ship" in run(full_disk, path, tmp_path)
