@@ -47,12 +47,12 @@ def main() -> int:
         with lab.plain_line() as line:
             within = [against_scp(lab, line, asked.mb, asked.rounds)]
             within.append(again(lab, line, asked.mb))
-        within.append(cut_in_the_middle(lab, asked.mb, 0))
+            within.append(cut_in_the_middle(lab, line, asked.mb))
         with lab.slow_line(SLOW_BYTES_PER_S, LOSS_PERCENT) as line:
             print(f"\nat {SLOW_BYTES_PER_S / 1e6:g} MB/s, {line.kind}, {asked.slow_mb} MB")
             within += over_a_slow_line(lab, line, asked.slow_mb)
             within.append(again(lab, line, asked.slow_mb))
-        within.append(cut_in_the_middle(lab, asked.slow_mb, SLOW_BYTES_PER_S))
+            within.append(cut_in_the_middle(lab, line, asked.slow_mb))
     return int(not all(within))
 
 
@@ -93,12 +93,12 @@ def again(lab: Lab, line: Line, mb: int) -> bool:
     return second.sent == 0
 
 
-def cut_in_the_middle(lab: Lab, mb: int, bytes_per_s: float) -> bool:
+def cut_in_the_middle(lab: Lab, line: Line, mb: int) -> bool:
     """Cut the line when half of the content has gone over it; the push goes on by itself."""
     size = mb * 1_000_000
     blob = lab.blob(noise(size))
-    with lab.cut_line(size // 2, bytes_per_s) as (line, proxy):
-        sent = pushed(lab, line, blob).sent
+    with lab.cut(line, size // 2) as (cut_line, proxy):
+        sent = pushed(lab, cut_line, blob).sent
     lab.forget(blob)
     # What is counted as sent is what the far end has answered for; what was on its way at the cut is not.
     twice = max(0, sent - size)
@@ -151,7 +151,7 @@ def timed(action: Callable[[], None]) -> float:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mb", type=int, default=100)
-    parser.add_argument("--slow-mb", type=int, default=20)
+    parser.add_argument("--slow-mb", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=6)
     return parser.parse_args()
 

@@ -98,9 +98,9 @@ class Lab:
         yield Line(self.server.host, self.server.port, "loopback")
 
     @contextmanager
-    def cut_line(self, after: int, bytes_per_s: float) -> Iterator[tuple[Line, SlowLine]]:
-        """Give a line that is cut once, when so many bytes have gone over it."""
-        with SlowLine(self.server.host, self.server.port, bytes_per_s, after) as proxy:
+    def cut(self, line: Line, after: int) -> Iterator[tuple[Line, SlowLine]]:
+        """Give a way to a line's far end that is cut once, when so many bytes have gone over it."""
+        with SlowLine(line.host, line.port, cut_after=after) as proxy:
             yield Line("127.0.0.1", proxy.port, "a TCP proxy"), proxy
 
     @contextmanager
