@@ -120,7 +120,8 @@ def _run(trial: Trial, home: Path, job: JobSpec, place: int, children: Children)
 
 
 def _died(outcome: Outcome) -> TypeGuard[Failure]:
-    return isinstance(outcome, Failure) and outcome.kind == "crash"
+    """Whether the runtime itself died: SIGKILL comes from elsewhere, as when memory runs out."""
+    return isinstance(outcome, Failure) and outcome.kind == "crash" and "SIGKILL" not in outcome.message
 
 
 def _with_culprit(trial: Trial, home: Path, model: ModelSpec, crash: Failure, children: Children) -> Failure:
