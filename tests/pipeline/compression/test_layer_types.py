@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import layer_types
@@ -21,17 +22,30 @@ WRITE = os.environ.get("EDGEPRESS_WRITE_LAYER_TYPES") == "1"
 pytestmark = [pytest.mark.tensorflow, pytest.mark.layer_types, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture(scope="module", params=layer_types.CASES)
-def tried(request, tmp_path_factory) -> tuple[str, dict[str, tuple[str, str]]]:
-    """What became of every type of layer under one technique."""
-    out = tmp_path_factory.mktemp("layer_types") / "found.json"
+@pytest.fixture(scope="module")
+def trials(request, tmp_path_factory):
+    """A trial of each technique that is asked for, as many at once as there are cores."""
+    folder = tmp_path_factory.mktemp("layer_types")
+    asked = dict.fromkeys(
+        item.callspec.params["tried"] for item in request.session.items if item.module is sys.modules[__name__]
+    )
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        yield {case: executor.submit(trial, case, folder / f"{case}.json") for case in asked}
+
+
+def trial(case: str, out: Path) -> dict[str, tuple[str, str]]:
     script = str(ROOT / "tests" / "layer_types.py")
     # Beside the script lies a folder "pipeline" of tests, which must not be taken for the package.
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, script, request.param, str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, script, case, str(out)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    return request.param, {name: tuple(outcome) for name, outcome in json.loads(out.read_text()).items()}
+    return {name: tuple(outcome) for name, outcome in json.loads(out.read_text()).items()}
+
+
+@pytest.fixture(scope="module", params=layer_types.CASES)
+def tried(request, trials) -> tuple[str, dict[str, tuple[str, str]]]:
+    """What became of every type of layer under one technique."""
+    return request.param, trials[request.param].result()
 
 
 @pytest.mark.parametrize("layer_type", layer_types.LAYER_TYPES)
