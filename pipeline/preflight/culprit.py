@@ -21,10 +21,11 @@ def culprit(content: bytes, dies: Callable[[bytes], bool]) -> str:
     if not operators:
         return ""
     try:
-        # Of all of them it dies: that was seen.
-        place = bisect_left(range(1, len(operators)), True, key=lambda count: dies(_beginning(content, count)))
+        _beginning(content, len(operators))
     except DAMAGE:
         return ""
+    # Of all of them it dies: that was seen.
+    place = bisect_left(range(1, len(operators)), True, key=lambda count: dies(_beginning(content, count)))
     found = operators[place]
     where = f"{place + 1} of {len(operators)}"
     return f"the first operator that it dies of is {found.name} version {found.version}, {where}"

@@ -120,8 +120,13 @@ def _run(trial: Trial, home: Path, job: JobSpec, place: int, children: Children)
 
 
 def _died(outcome: Outcome) -> TypeGuard[Failure]:
-    """Whether the runtime itself died: SIGKILL comes from elsewhere, as when memory runs out."""
-    return isinstance(outcome, Failure) and outcome.kind == "crash" and "SIGKILL" not in outcome.message
+    """Whether the runtime itself died."""
+    return isinstance(outcome, Failure) and outcome.kind == "crash" and not _was_killed(outcome)
+
+
+def _was_killed(failure: Failure) -> bool:
+    """Whether it was ended from elsewhere, as when memory runs out."""
+    return "SIGKILL" in failure.message
 
 
 def _with_culprit(trial: Trial, home: Path, model: ModelSpec, crash: Failure, children: Children) -> Failure:
@@ -176,6 +181,6 @@ def _kept(path: Path) -> Outcome | None:
 
 
 def _keep(path: Path, outcome: Outcome) -> None:
-    if isinstance(outcome, Failure) and (outcome.kind in _PASSING or "SIGKILL" in outcome.message):
+    if isinstance(outcome, Failure) and (outcome.kind in _PASSING or _was_killed(outcome)):
         return
     write_text(path, outcome_to_bytes(outcome).decode("ascii"))
