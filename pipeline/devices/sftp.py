@@ -132,6 +132,7 @@ def download(
                 received += len(chunk)
                 progress(len(chunk))
             if received != size_bytes:
+                source.stat()  # raises when the connection was cut, which paramiko may tell as the end of the file
                 raise DeviceError(f"{title}: {remote} changed while it was read: {received} of {size_bytes} bytes came")
 
 

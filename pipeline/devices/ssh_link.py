@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any, cast
 
 import paramiko
 
@@ -65,8 +66,10 @@ class SshLink:
                 self._sftp = _open_sftp(connection, self._sftp_command)
             yield self._sftp
         except (paramiko.SSHException, EOFError, OSError) as error:
-            self._sftp = None
-            if isinstance(error, OSError) and not isinstance(error, TimeoutError) and connection.is_active():
+            sftp, self._sftp = self._sftp, None
+            # Of a connection that ends paramiko closes the channels first, and is active a little longer.
+            is_cut = not connection.is_active() or (sftp is not None and cast("Any", sftp.get_channel()).closed)
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError) and not is_cut:
                 raise DeviceError(f"{self._target.title}: {remote}: {error.strerror or error}") from error
             connection.close()
             said = f": {error}" if str(error) else ""

@@ -21,7 +21,7 @@ if [ -n "$missing" ]; then
     export DEBIAN_FRONTEND=noninteractive
     $sudo apt-get update -qq
     # shellcheck disable=SC2086  a list of package names
-    $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    $sudo apt-get install -y -qq -o DPkg::Lock::Timeout=300 --no-install-recommends $missing >/dev/null
 fi
 # Without systemd nobody has told the kernel yet.
 [ -e $handler ] || [ "$(uname -m)" = aarch64 ] || $sudo update-binfmts --enable qemu-aarch64

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from device_agent.protocol import PROTOCOL_VERSION, Hello, decode, from_json
+from pipeline.devices import sftp as sftp_module
 from pipeline.devices import ssh as ssh_module
 from pipeline.devices import transport as transport_module
 from pipeline.devices.handshakes import Handshakes
@@ -366,6 +367,40 @@ def test_connection_cut_in_a_transfer_is_told_and_the_next_transfer_connects_aga
     assert cuts == [1]
     assert list((tmp_path / "fetched").iterdir()) == []
     transfer(nothing)
+
+
+def test_channel_that_ends_is_not_taken_for_a_file_that_ended(link, tmp_path, monkeypatch):
+    # paramiko asks for the rest bit by bit once all that it has asked for so far is here, which may be before the end.
+    monkeypatch.setattr(sftp_module, "_ask_ahead", lambda source, size_bytes: None)
+    (tmp_path / "large").write_bytes(bytes(8 << 20))
+
+    def end(_):
+        link._link._sftp.get_channel().shutdown_write()
+
+    with pytest.raises(DeviceUnreachable, match=r"the connection to pi4 .* was cut"):
+        link.get_file(str(tmp_path / "large"), tmp_path / "copy", 8 << 20, end)
+    assert not (tmp_path / "copy").exists()
+    link.get_file(str(tmp_path / "large"), tmp_path / "copy", 8 << 20, nothing)
+
+
+@pytest.mark.parametrize("direction", ["put", "get"])
+def test_server_of_files_that_ends_alone_is_a_cut(link, tmp_path, direction):
+    large, there = tmp_path / "large", tmp_path / "there"
+    large.write_bytes(bytes(8 << 20))
+
+    def end(_):
+        link._link._sftp.get_channel().close()
+
+    def transfer(progress):
+        if direction == "put":
+            link.put_file(large, str(there), 0, progress)
+        else:
+            link.get_file(str(large), there, 8 << 20, progress)
+
+    with pytest.raises(DeviceUnreachable, match=r"the connection to pi4 .* was cut"):
+        transfer(end)
+    transfer(nothing)
+    assert there.stat().st_size == 8 << 20
 
 
 def test_many_failed_transfers_and_the_agent_share_one_connection(sshd, board, opened, script, source, tmp_path):
