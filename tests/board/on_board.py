@@ -90,13 +90,20 @@ for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
 print(json.dumps(sorted(found)))
 """
 
-# The SHA-256 of what a runtime answers to images, byte by byte.
+# The SHA-256 of what a runtime answers to images, byte by byte, with its default kernels or with its reference kernels.
 OUTPUTS = """
 import hashlib, sys
 import numpy as np
 from device_agent import runtimes
-name, model_path, images_path = sys.argv[1:]
-model = runtimes.find(name).open_model(model_path, 1, "xnnpack", 1)
+from device_agent.runtimes._interpreter import InterpreterModel
+name, kernels, model_path, images_path = sys.argv[1:]
+if kernels == "reference":
+    from tflite_runtime.interpreter import Interpreter, OpResolverType
+    interpreter = Interpreter(model_path, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    interpreter.allocate_tensors()
+    model = InterpreterModel(interpreter, len(interpreter._get_ops_details()))
+else:
+    model = runtimes.find(name).open_model(model_path, 1, "xnnpack", 1)
 tensor = model.inputs[0]
 total = hashlib.sha256()
 for image in np.load(images_path):
