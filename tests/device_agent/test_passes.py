@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from device_agent import sustained
 from device_agent.energy import measure_power
 from device_agent.protocol import ConditionSpec, LimitSpec, MeasureSpec, Reading
 from device_agent.sensors import read_moment
@@ -89,10 +90,28 @@ def test_the_sustained_pass_has_a_line_for_each_minute(agent, host):
     assert minute.p50_ns >= 500_000
 
 
-def test_minutes_follow_each_other_until_the_time_is_up():
-    found = list(minutes(lambda: None, 0.1, lambda: read_moment(Path("/nonexistent")), minute_s=0.04))
-    assert [minute.minute for minute in found] == [1, 2, 3]
-    assert all(minute.invokes > 0 and minute.temperature_c is None for minute in found)
+class Clock:
+    """A clock that only ``sleep`` moves on."""
+
+    def __init__(self):
+        self._now_s = 0
+
+    def sleep(self, duration_s):
+        self._now_s += duration_s
+
+    def monotonic(self):
+        return self._now_s
+
+    def perf_counter_ns(self):
+        return self._now_s * 10**9
+
+
+def test_minutes_follow_each_other_until_the_time_is_up(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(sustained, "time", clock)
+    found = list(minutes(lambda: clock.sleep(10), 100, lambda: read_moment(Path("/nonexistent")), minute_s=40))
+    assert [(minute.minute, minute.invokes) for minute in found] == [(1, 4), (2, 4), (3, 2)]
+    assert all(minute.p50_ns == 10 * 10**9 and minute.temperature_c is None for minute in found)
 
 
 def test_energy_is_mean_power_by_rate_and_the_input_rail_is_not_counted_twice():
