@@ -43,7 +43,8 @@ class Killer:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._chance.uniform(0.02, 0.3)):
+        # Where all is slow, only the longest pauses let it come so far as to be attached.
+        while not self._stopped.wait(self._chance.uniform(0.02, self._chance.choice((0.3, 0.3, 0.3, 2.0)))):
             for pid in processes_with(self._words):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -74,7 +75,7 @@ def quiet(*_: object) -> None:
 
 
 def test_a_client_whose_attach_is_killed_again_and_again_gets_each_event_once(client, tmp_path):
-    model = blob(tmp_path, json.dumps({"input_shape": [1, 4]}).encode())
+    model = blob(tmp_path, json.dumps({"input_shape": [1, 4], "sleep_us": 20_000}).encode())
     inputs, labels = array_blob(tmp_path, np.eye(4, dtype=np.float32)), array_blob(tmp_path, np.arange(4))
     data = DataSpec(inputs.sha256, labels.sha256, 4)
     spec = JobSpec("a test", (ModelSpec("m", model.sha256, "null"),), data, "top1", MEASURE, LimitSpec(wall_s=60), CALM)

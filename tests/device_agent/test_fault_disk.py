@@ -36,7 +36,9 @@ def test_a_disk_that_is_full_at_any_step_ends_the_job_in_order_and_with_room_it_
     small_disk, make_agent, pages
 ):
     agent = make_agent(small_disk)
-    host, spec = agent.host(), agent.spec(agent.null_model(), measure=MEASURE)
+    # With none, all of it is to be full before the job has come to its end.
+    model = agent.null_model(sleep_us=0 if pages else 200_000)
+    host, spec = agent.host(), agent.spec(model, measure=MEASURE)
     job_id = host.submit(spec)
     events = host.events(job_id)
     assert [next(events)["stage"], next(events)["stage"]] == ["start", "timing"]

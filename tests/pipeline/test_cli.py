@@ -97,6 +97,8 @@ def test_help_answers_within_100_ms_of_importing_click():
         return (time.perf_counter() - begin) * 1000
 
     commands = {"click": [sys.executable, "-c", "import click"], "help": [EDGEPRESS, "--help"]}
-    took = {name: [took_ms(command) for _ in range(10)] for name, command in commands.items()}
+    # By turns, so that what else this machine does slows neither alone.
+    rounds = [{name: took_ms(command) for name, command in commands.items()} for _ in range(10)]
+    took = {name: [one[name] for one in rounds] for name in commands}
     # The quickest of each: others on this machine can only make either of them slower.
     assert min(took["help"]) - min(took["click"]) <= 100

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,6 +165,8 @@ def test_every_device_is_measured_and_has_a_record_of_its_own_in_one_folder(lab)
 def test_devices_are_under_way_at_the_same_time(lab):
     for name in ("pi-a", "pi-b"):
         lab.add(name)
+    both = threading.Barrier(2)
+    lab.told.on_line.append(lambda said: said.endswith(": measure") and both.wait(60))
     lab.run("pi-a", "pi-b")
     begun = [lab.told.lines.index(f"{name}: measure") for name in ("pi-a", "pi-b")]
     ended = [lab.told.lines.index(f"{name}: measure: done") for name in ("pi-a", "pi-b")]
@@ -293,7 +296,7 @@ def test_ctrl_c_ends_all_at_once_and_jobs_go_on_and_are_picked_up_by_the_next_ru
     lab.variants = {"small": {"invoke_us": 30_000}}
     for name in ("pi-a", "pi-b"):
         lab.add(name)
-    ctrl_c_at(lab, "pi-a: measure: 1")
+    ctrl_c_at(lab, "pi-a: measure: 0")
     with pytest.raises(KeyboardInterrupt):
         lab.run("pi-a", "pi-b")
     with AgentClient(open_transport(find_device("pi-a")), "pi-a") as client:

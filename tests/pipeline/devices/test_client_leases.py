@@ -93,7 +93,7 @@ def test_a_second_host_gets_its_answer_only_when_the_first_has_ended(client, con
 
 
 def test_the_lease_outlives_a_push_that_takes_longer(client, connect, bench, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.agent_client.LEASE_TTL_S", 1.0)
+    monkeypatch.setattr("pipeline.agent_client.LEASE_TTL_S", 2.5)
     other, blobs = connect(bench), [blob(tmp_path, letter.encode() * (3 << 20)) for letter in "abc"]
     client.acquire("ana@laptop, run x")
 
